@@ -1,0 +1,30 @@
+# Every target sets up what it needs: a virtual environment in .venv, samt and its tools.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+# Real data sets (MNIST, Fashion-MNIST); tests that need them are skipped, and say so, without.
+SAMT_DATA_DIR ?= $(wildcard ../shared/data)
+export SAMT_DATA_DIR
+
+.PHONY: demo test lint bench docs clean
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: $(STAMP)  ## SAMT, SGD and Adam side by side on real images: a table and a picture
+	$(BIN)/samt compare --data digits --epochs 20 --run-dir runs/demo --overwrite samt samt:step_size=row sgd adam
+
+test: $(STAMP)  ## the whole test suite
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis

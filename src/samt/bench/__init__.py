@@ -1,0 +1,1 @@
+"""The command line `samt`: train with SAMT and compare it with other optimizers."""

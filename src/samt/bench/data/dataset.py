@@ -1,0 +1,82 @@
+"""What a data set is to the training loop."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Task = Literal["classification", "regression"]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Inputs and targets, one sample for each index of dimension 0."""
+
+    inputs: Tensor
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Both tensors."""
+        yield self.inputs
+        yield self.targets
+
+    def take(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """The samples of an index tensor on the same device."""
+        return self.inputs[index], self.targets[index]
+
+    def to(self, device: torch.device) -> Split:
+        """A copy on another device."""
+        return Split(self.inputs.to(device), self.targets.to(device))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set with its fixed split into training and test part.
+
+    Args:
+        name: as on the command line.
+        task: decides the loss (cross entropy or mean squared error) and the metric.
+        outputs: number of classes, or of predicted values.
+        train: the part to learn from.
+        test: the part that is only ever reported.
+        target_scale: how much one unit of a regression target is in original units.
+        split_seed: seed of the split, or None where the data come with one.
+    """
+
+    name: str
+    task: Task
+    outputs: int
+    train: Split
+    test: Split
+    target_scale: float = 1.0
+    split_seed: int | None = None
+
+    @property
+    def metric(self) -> str:
+        """Name of what is measured on the test part."""
+        return "accuracy" if self.task == "classification" else "rmse"
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Shape of one input: (channels, height, width) or (features,)."""
+        return tuple(self.train.inputs.shape[1:])
+
+    def to(self, device: torch.device) -> Dataset:
+        """The same data on another device."""
+        return replace(self, train=self.train.to(device), test=self.test.to(device))
+
+    def fingerprint(self) -> str:
+        """SHA-256 over every number, so that a resumed run notices other data."""
+        digest = hashlib.sha256()
+        for tensor in (*self.train.tensors(), *self.test.tensors()):
+            digest.update(repr((tensor.dtype, tuple(tensor.shape))).encode())
+            digest.update(tensor.contiguous().cpu().numpy().tobytes())
+        return digest.hexdigest()

@@ -1,0 +1,136 @@
+"""Split a model into named blocks. A block is a param group of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, TypeAlias
+
+from torch import nn
+
+from samt.errors import PartitionError
+
+Member: TypeAlias = str | nn.Module
+Partition: TypeAlias = int | Sequence[Member | Sequence[Member]] | None
+
+
+def blocks(model: nn.Module, partition: Partition = None) -> list[dict[str, Any]]:
+    """Param groups of a model, one for each block, in the order in which it defines them.
+
+    A parameter that several modules share belongs to the first of them.
+
+    Args:
+        model: the network.
+        partition: how to split it.
+
+            - None: one block for each module that owns parameters (its weight and bias).
+            - a number n: those blocks, put together in n runs of nearly equal length; 1 is the
+              whole model, that is, the simultaneous update.
+            - a list with one entry for each block: a module, a pattern for names of parameters
+              or modules (`"encoder.*"`), or a list of these. A parameter goes to the first
+              block that matches it; `"*"` at the end takes the rest.
+
+    Returns:
+        Dicts with `name`, `params` and `param_names`. Any torch optimizer takes them; options
+        of SAMT may be added to each.
+
+    Raises:
+        PartitionError: the partition leaves parameters out, or an entry matches none.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(),
+        ...                             torch.nn.Linear(3, 2))
+        >>> [(block["name"], block["param_names"]) for block in samt.blocks(model)]
+        [('0', ['0.weight', '0.bias']), ('2', ['2.weight', '2.bias'])]
+        >>> [block["name"] for block in samt.blocks(model, 1)]
+        ['model']
+        >>> [block["name"] for block in samt.blocks(model, [model[2], "*"])]
+        ['2', '*']
+    """
+    layers = _layers(model)
+    if not layers:
+        raise PartitionError("the model has no parameters: there is nothing to optimize")
+    if partition is None:
+        named = layers
+    elif isinstance(partition, int):
+        named = _runs(layers, partition)
+    else:
+        named = _matched(model, [name for _, names in layers for name in names], partition)
+    parameters = dict(model.named_parameters())
+    return [
+        {"name": name, "params": [parameters[n] for n in members], "param_names": members}
+        for name, members in named
+    ]
+
+
+def _layers(model: nn.Module) -> list[tuple[str, list[str]]]:
+    """(module name, names of the parameters it owns) of every module that owns some."""
+    first_names = {id(parameter): name for name, parameter in model.named_parameters()}
+    layers = []
+    for module_name, module in model.named_modules():
+        own = module.named_parameters(prefix=module_name, recurse=False)
+        names = [name for name, parameter in own if first_names[id(parameter)] == name]
+        if names:
+            layers.append((module_name or "model", names))
+    return layers
+
+
+def _runs(layers: list[tuple[str, list[str]]], count: int) -> list[tuple[str, list[str]]]:
+    if not 1 <= count <= len(layers):
+        raise PartitionError(
+            f"{count} blocks were asked for, but the model has {len(layers)} modules that own "
+            f"parameters: choose a number from 1 to {len(layers)}"
+        )
+    if count == 1:
+        return [("model", [name for _, names in layers for name in names])]
+    bounds = [round(i * len(layers) / count) for i in range(count + 1)]
+    runs = []
+    for start, end in zip(bounds, bounds[1:], strict=False):
+        run = layers[start:end]
+        title = run[0][0] if len(run) == 1 else f"{run[0][0]}…{run[-1][0]}"
+        runs.append((title, [name for _, names in run for name in names]))
+    return runs
+
+
+def _matched(
+    model: nn.Module, names: list[str], partition: Sequence[Member | Sequence[Member]]
+) -> list[tuple[str, list[str]]]:
+    left = list(names)
+    result: list[tuple[str, list[str]]] = []
+    for entry in partition:
+        members = [entry] if isinstance(entry, str | nn.Module) else list(entry)
+        wanted = {name for member in members for name in _names_of(model, left, member)}
+        if not wanted:
+            raise PartitionError(
+                f"block {len(result)} of the partition takes no parameter: its entries match "
+                f"nothing, or only what earlier blocks took; remove it or move it forward"
+            )
+        taken = [name for name in left if name in wanted]
+        left = [name for name in left if name not in wanted]
+        result.append((_title(model, members), taken))
+    if left:
+        raise PartitionError(
+            f"the partition leaves out {_listed(left)}: add a block for them, or '*' at the end"
+        )
+    return result
+
+
+def _names_of(model: nn.Module, names: list[str], member: Member) -> list[str]:
+    if isinstance(member, nn.Module):
+        own = {id(parameter) for parameter in member.parameters()}
+        parameters = dict(model.named_parameters())
+        return [name for name in names if id(parameters[name]) in own]
+    inside = member + ".*"
+    return [name for name in names if fnmatchcase(name, member) or fnmatchcase(name, inside)]
+
+
+def _title(model: nn.Module, members: Sequence[Member]) -> str:
+    module_names = {id(module): name for name, module in model.named_modules()}
+    titles = [m if isinstance(m, str) else module_names.get(id(m), "") for m in members]
+    return "+".join(title or "model" for title in titles)
+
+
+def _listed(names: Iterable[str], most: int = 3) -> str:
+    names = list(names)
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

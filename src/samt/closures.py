@@ -1,0 +1,82 @@
+"""`closure(model, loss_fn, *batch)`: a loss that can be evaluated again, also on half its batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from samt.errors import MetaBatchUnavailableError
+
+
+class Closure:
+    """A repeatable loss that knows its model and its batch; made by `closure`."""
+
+    def __init__(
+        self, model: nn.Module, loss_fn: Callable[..., Tensor], batch: tuple[Any, ...]
+    ) -> None:
+        self.model = model
+        self.loss_fn = loss_fn
+        self.batch = batch
+
+    def __call__(self) -> Tensor:
+        if not self.batch:
+            return self.loss_fn()
+        if len(self.batch) == 1:
+            (whole,) = self.batch
+            output = self.model(**whole) if isinstance(whole, Mapping) else self.model(whole)
+            return self.loss_fn(output, whole)
+        *inputs, targets = self.batch
+        return self.loss_fn(self.model(*inputs), targets)
+
+    def every_second(self) -> Closure:
+        """The same loss on every second sample: the first, the third and so on.
+
+        Raises:
+            MetaBatchUnavailableError: the closure has no batch to take samples from.
+        """
+        if not self.batch:
+            raise MetaBatchUnavailableError(
+                "this samt.closure has no batch, so every second sample cannot be taken: use "
+                "samt.closure(model, loss_fn, inputs, targets), or meta_batch='same' or 'next'"
+            )
+        return Closure(self.model, self.loss_fn, _every_second(self.batch))
+
+
+def closure(model: nn.Module, loss_fn: Callable[..., Tensor], *batch: Any) -> Closure:
+    """Build the loss of one mini-batch for `SAMT.step`.
+
+    The optimizer evaluates it several times in a step. Because the closure knows its model,
+    buffers such as batch-norm statistics advance once; because it knows its batch, the meta
+    batch can be every second sample of it.
+
+    Args:
+        model: the network.
+        loss_fn: maps (outputs, targets) to a scalar loss.
+        batch: the model's inputs, then the targets; samples along dimension 0, in tensors or
+            in tuples, lists and dicts of them. With one entry alone, `loss_fn` gets that
+            entry as its targets: `model(entry)`, or `model(**entry)` if it is a mapping. With
+            none, `loss_fn()` is called, and the meta batch cannot be a part of the batch.
+
+    Returns:
+        A callable without arguments that returns the loss and does not call `backward`.
+
+    Example:
+        >>> import torch
+        >>> model, loss_fn = torch.nn.Linear(3, 1), torch.nn.MSELoss()
+        >>> loss = samt.closure(model, loss_fn, torch.ones(4, 3), torch.zeros(4, 1))
+        >>> loss().shape, loss.every_second().batch[0].shape
+        (torch.Size([]), torch.Size([2, 3]))
+    """
+    return Closure(model, loss_fn, batch)
+
+
+def _every_second(data: Any) -> Any:
+    if isinstance(data, Tensor):
+        return data[::2] if data.dim() else data
+    if isinstance(data, Mapping):
+        return {key: _every_second(value) for key, value in data.items()}
+    if isinstance(data, tuple | list):
+        return type(data)(_every_second(value) for value in data)
+    return data

@@ -1,0 +1,116 @@
+"""Named errors: each message is one line that says what is wrong and what to do about it."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from typing import ParamSpec, TypeVar
+
+__all__ = [
+    "CheckpointMismatchError",
+    "ClosureRequiredError",
+    "DuplicateParameterError",
+    "GradScalerUnsupportedError",
+    "LeftoverGradientsError",
+    "MetaBatchUnavailableError",
+    "NoGradientError",
+    "NonFiniteLossError",
+    "OptionError",
+    "PartitionError",
+    "SAMTError",
+    "UnknownOptionError",
+    "UnsupportedGradientError",
+]
+
+
+class SAMTError(Exception):
+    """Base class of everything that samt raises on purpose."""
+
+
+class OptionError(SAMTError, ValueError):
+    """An option has a value that it cannot have."""
+
+
+class UnknownOptionError(SAMTError, TypeError):
+    """An option that does not exist, most often a misspelled one."""
+
+
+class DuplicateParameterError(SAMTError, ValueError):
+    """A parameter stands in two blocks, or twice in one."""
+
+
+class PartitionError(SAMTError, ValueError):
+    """A model cannot be split into blocks in the way that was asked for."""
+
+
+class ClosureRequiredError(SAMTError, RuntimeError):
+    """`step()` was called without a closure in a mode that evaluates the loss again."""
+
+
+class MetaBatchUnavailableError(SAMTError, RuntimeError):
+    """The samples of the meta batch S′ cannot be had from the closures that were given."""
+
+
+class LeftoverGradientsError(SAMTError, RuntimeError):
+    """Gradients were accumulated outside the closure."""
+
+
+class NoGradientError(SAMTError, RuntimeError):
+    """A closure gave neither `.grad` fields nor a loss to differentiate."""
+
+
+class UnsupportedGradientError(SAMTError, TypeError):
+    """A parameter or gradient is sparse, complex or not a floating-point tensor."""
+
+
+class GradScalerUnsupportedError(SAMTError, RuntimeError):
+    """`torch.amp.GradScaler` scales gradients, which the eta models would read."""
+
+
+class NonFiniteLossError(SAMTError, ArithmeticError):
+    """A loss is NaN or infinite; weights and state are those of before the step."""
+
+
+class CheckpointMismatchError(SAMTError, ValueError):
+    """A state dict was written by an optimizer of another structure."""
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """The end of an error message: the closest known word, or all of them.
+
+    Args:
+        word: what was written.
+        known: what could have been meant.
+
+    Returns:
+        ``"did you mean 'row'?"`` or ``"choose from 'row', 'column'"``.
+    """
+    options = list(known)
+    close = get_close_matches(word, options, n=1)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    return "choose from " + ", ".join(f"'{option}'" for option in options)
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def explain_unknown_options(init: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a constructor: a misspelled keyword is answered with the word that was meant."""
+    known = [
+        name
+        for name, parameter in inspect.signature(init).parameters.items()
+        if name != "self" and parameter.kind is not inspect.Parameter.POSITIONAL_ONLY
+    ]
+
+    @functools.wraps(init)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        for word in kwargs:
+            if word not in known:
+                raise UnknownOptionError(f"unknown option '{word}': {suggestion(word, known)}")
+        return init(*args, **kwargs)
+
+    return checked

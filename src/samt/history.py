@@ -1,0 +1,96 @@
+"""What each step did: losses and step sizes, kept as tensors until somebody looks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from samt.optimizer import SAMT
+
+
+class Entry(NamedTuple):
+    """One update of one block."""
+
+    step: int
+    block: str
+    parameters: tuple[str, ...]
+    loss: Tensor | float | None
+    step_sizes: Tensor  # (parameters, 3): mean, min, max
+
+
+class History:
+    """Record what an optimizer does, from now on.
+
+    Nothing is read back from the device while training: `rows` and `latest` do that.
+
+    Args:
+        optimizer: the SAMT to watch; it has one history at a time.
+        every: record every so many calls of `step`.
+
+    Example:
+        >>> import torch
+        >>> model = torch.nn.Linear(2, 1)
+        >>> optimizer = samt.SAMT(samt.blocks(model))
+        >>> history = samt.History(optimizer)
+        >>> batch = torch.ones(4, 2), torch.zeros(4, 1)
+        >>> loss = optimizer.step(samt.closure(model, torch.nn.MSELoss(), *batch))
+        >>> [(row["step"], row["parameter"]) for row in history.rows]
+        [(0, 'weight'), (0, 'bias')]
+    """
+
+    def __init__(self, optimizer: SAMT, every: int = 1) -> None:
+        self.every = every
+        self.entries: list[Entry] = []
+        optimizer.history = self
+
+    def record(
+        self,
+        step: int,
+        group: dict[str, Any],
+        loss: Tensor | float | None,
+        step_sizes: Sequence[Tensor],
+    ) -> None:
+        """Called by the optimizer after each update of a block."""
+        if step % self.every:
+            return
+        names = group.get("param_names") or [str(i) for i in range(len(step_sizes))]
+        summary = [torch.stack((eta.mean(), eta.min(), eta.max())) for eta in step_sizes]
+        self.entries.append(Entry(step, group["name"], tuple(names), loss, torch.stack(summary)))
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """One row for each update and parameter.
+
+        Returns:
+            Dicts with `step`, `block`, `parameter`, `loss` (of the first pass of the block's
+            update), and the mean, min and max of η: `step_size`, `step_size_min`,
+            `step_size_max`.
+        """
+        return [
+            {
+                "step": entry.step,
+                "block": entry.block,
+                "parameter": name,
+                "loss": None if entry.loss is None else float(entry.loss),
+                "step_size": mean,
+                "step_size_min": low,
+                "step_size_max": high,
+            }
+            for entry in self.entries
+            for name, (mean, low, high) in zip(
+                entry.parameters, entry.step_sizes.tolist(), strict=True
+            )
+        ]
+
+    def latest(self) -> dict[str, float]:
+        """Mean step size of each block's last recorded update."""
+        last = {entry.block: entry for entry in self.entries}
+        return {name: float(entry.step_sizes[:, 0].mean()) for name, entry in last.items()}
+
+    def clear(self) -> None:
+        """Forget what was recorded; recording goes on."""
+        self.entries.clear()

@@ -1,0 +1,402 @@
+"""SAMT: stochastic alternating minimization with trainable step sizes (Algorithm 1)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import ParamsT
+
+from samt import checkpoint, options
+from samt.closures import Closure
+from samt.errors import (
+    ClosureRequiredError,
+    DuplicateParameterError,
+    GradScalerUnsupportedError,
+    LeftoverGradientsError,
+    MetaBatchUnavailableError,
+    NonFiniteLossError,
+    OptionError,
+    UnsupportedGradientError,
+    explain_unknown_options,
+)
+from samt.history import History
+from samt.replay import Loss, RepeatedEvaluation, refuse_sparse
+from samt.step_size import Granularity
+from samt.subproblem import SubProblem, complete_state
+
+
+class Passes(NamedTuple):
+    """Number of forward and backward passes, each of which may be on a part of a batch."""
+
+    forward: int
+    backward: int
+
+
+class SAMT(torch.optim.Optimizer):
+    """Stochastic alternating minimization with trainable step sizes.
+
+    Each param group is a block. A step solves the sub-problem of one block after the other,
+    all other blocks fixed, by `inner_steps` steps of online adaptive gradient descent: with g
+    the block's gradient and φ the eta model,
+
+        (α, η̃) = proj(φ([mean, variance, max, min, norm](g)))
+        η = α ⊙ η⁰ + (1 − α) ⊙ η̃
+        ŵ = w − η ⊙ g
+        φ ← φ − meta_lr · ∂(loss of the meta batch at ŵ)/∂φ
+        w ← ŵ
+
+    Args:
+        params: blocks, best made by `samt.blocks(model)`. Plain `model.parameters()` is one
+            block: the simultaneous update. Any option below may stand in a group.
+        lr: initial step size η⁰; what LR schedulers change.
+        step_size: shape of η: `scalar`, `row` (one per output unit), `column` (one per input
+            unit), `element`, or a callable from the tensor to a shape that broadcasts to it.
+        head: output layer of φ for shapes other than scalar: `offset` (two shared logits and
+            one learned offset per entry) or `dense` (a full layer; 64 times the tensor's size).
+        projection: proj, `tanh`, that is (tanh x + 1)/2, or `sigmoid`.
+        parts: `full` η, its `left` part α ⊙ η⁰, its `right` part (1 − α) ⊙ η̃, or `fixed`: η⁰.
+        meta_batch: samples of the meta loss. `same`: the batch. `subset`: every second sample
+            of the batch. `fresh`: every second sample of `meta_closure`'s batch. `next`: the
+            block's gradient at its next update, at no extra pass.
+        meta_lr: step size of φ's own gradient descent.
+        eta_hidden: width of φ's two hidden layers.
+        inner_steps: OAGD steps on a block before the next block.
+        order: of the blocks: `forward`, `reverse`, `random`, or `cyclic` (one block for each
+            call of `step`, so that every block has a fresh mini-batch).
+        radius: project each block onto the ball of this radius around its initial weights.
+        relative: True or a number ρ (True: 10): η = η⁰ · (α + (1 − α) ⊙ ρ η̃), so that a
+            scheduler on `lr` anneals the whole step.
+        weight_decay: decoupled: w ← (1 − lr · weight_decay) · w before each step.
+        max_grad_norm: clip the block's gradient to this norm before the statistics.
+        seed: of the eta models' initial weights and of the random order.
+
+    Raises:
+        SAMTError: one of the errors in `samt.errors`; the message names the cure.
+
+    Example:
+        >>> import torch
+        >>> model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(),
+        ...                             torch.nn.Linear(8, 1))
+        >>> optimizer = samt.SAMT(samt.blocks(model), lr=0.1, step_size="row")
+        >>> inputs, targets = torch.ones(16, 3), torch.zeros(16, 1)
+        >>> loss = optimizer.step(samt.closure(model, torch.nn.MSELoss(), inputs, targets))
+        >>> optimizer.passes
+        Passes(forward=4, backward=4)
+    """
+
+    # GradScaler then announces itself instead of handing over scaled gradients in silence.
+    _step_supports_amp_scaling = True
+
+    @explain_unknown_options
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 0.1,
+        *,
+        step_size: Granularity = "scalar",
+        head: str = "offset",
+        projection: str = "tanh",
+        parts: str = "full",
+        meta_batch: str = "subset",
+        meta_lr: float = 1e-2,
+        eta_hidden: int = 64,
+        inner_steps: int = 1,
+        order: str = "forward",
+        radius: float | None = None,
+        relative: bool | float = False,
+        weight_decay: float = 0.0,
+        max_grad_norm: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "step_size": step_size,
+            "head": head,
+            "projection": projection,
+            "parts": parts,
+            "meta_batch": meta_batch,
+            "meta_lr": meta_lr,
+            "eta_hidden": eta_hidden,
+            "inner_steps": inner_steps,
+            "order": order,
+            "radius": radius,
+            "relative": relative,
+            "weight_decay": weight_decay,
+            "max_grad_norm": max_grad_norm,
+            "seed": seed,
+        }
+        options.check(defaults)
+        self._subproblems: list[SubProblem] | None = None
+        self.history: History | None = None
+        super().__init__(params, defaults)
+        self._bound()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._subproblems = None  # they point into the old state
+        self.__dict__.setdefault("history", None)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a block; its state is made at once.
+
+        Args:
+            param_group: `params`, and optionally `name` and any option.
+
+        Raises:
+            SAMTError: an option is wrong, or a parameter is already in a block.
+        """
+        options.check_spelling(param_group, self.defaults)
+        super().add_param_group(self._without_duplicates(param_group))
+        group = self.param_groups[-1]
+        options.check(group)
+        if group["order"] != self.param_groups[0]["order"]:
+            raise OptionError("'order' is one for all blocks: give it to SAMT, not to a group")
+        group.setdefault("name", f"block {len(self.param_groups) - 1}")
+        group.setdefault("calls", self.param_groups[0].get("calls", 0))
+        group.setdefault("passes", 0)
+        for parameter in group["params"]:
+            if not parameter.is_floating_point():
+                raise UnsupportedGradientError(
+                    f"block {group['name']!r} has a parameter of {parameter.dtype}: SAMT needs "
+                    "real floating-point parameters"
+                )
+        if self._subproblems is not None:
+            self._subproblems = None
+            self._bound()
+
+    def _without_duplicates(self, param_group: dict[str, Any]) -> dict[str, Any]:
+        params = param_group["params"]
+        if isinstance(params, Tensor | set):
+            return param_group  # torch knows what to say of these
+        params = list(params)
+        seen = {id(p) for group in self.param_groups for p in group["params"]}
+        for entry in params:
+            name, parameter = entry if isinstance(entry, tuple) else (None, entry)
+            if id(parameter) in seen:
+                what = f"parameter {name!r}" if name else "a parameter"
+                raise DuplicateParameterError(
+                    f"{what} of block {param_group.get('name', '')!r} is in a block already: "
+                    "give every parameter to one block (samt.blocks does)"
+                )
+            seen.add(id(parameter))
+        return {**param_group, "params": params}
+
+    @property
+    def passes(self) -> Passes:
+        """Forward and backward passes so far, those of bare `step()` calls included."""
+        total = sum(group["passes"] for group in self.param_groups)
+        return Passes(total, total)
+
+    def state_dict(self) -> dict[str, Any]:
+        """As in torch, complete before the first step; loads with `weights_only=True`."""
+        return checkpoint.portable(super().state_dict())
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As in torch, but matched by parameter name where both sides have names.
+
+        Args:
+            state_dict: as returned by `state_dict`. Tensors are copied, in their own precision.
+
+        Raises:
+            CheckpointMismatchError: it belongs to other parameters or to other options.
+        """
+        self._bound()
+        checkpoint.load(self, super().load_state_dict, state_dict)
+        self._subproblems = None
+        self._bound()
+
+    @torch.no_grad()
+    def step(  # type: ignore[override]
+        self,
+        closure: Callable[[], Any] | None = None,
+        meta_closure: Callable[[], Any] | None = None,
+    ) -> Loss | None:
+        """One sweep over the blocks (one block only with `order="cyclic"`).
+
+        Args:
+            closure: evaluates the loss; see `samt.closure`. May be left out after
+                `loss.backward()` where no loss is evaluated again: `meta_batch="next"` or
+                `parts="fixed"`, with one block or `order="cyclic"`.
+            meta_closure: the loss of the meta batch. With `fresh` it is needed; with `subset`
+                it replaces the batch. Every second sample of a `samt.closure` is used; any
+                other function is evaluated as it is.
+
+        Returns:
+            The loss of the first pass, before any update; None without a closure.
+
+        Raises:
+            SAMTError: weights and state are then those of before the step.
+        """
+        if getattr(self, "grad_scale", None) is not None:
+            raise GradScalerUnsupportedError(
+                "SAMT does not work with GradScaler: train in bfloat16 autocast, without a scaler"
+            )
+        blocks = [self._bound()[index] for index in self._order()]
+        blocks = [b for b in blocks if any(p.requires_grad for p in b.parameters)]
+        if closure is None:
+            self._step_on_gradients(blocks)
+            loss = None
+        else:
+            meta = self._meta_closure(blocks, closure, meta_closure)
+            self._refuse_leftover_gradients()
+            loss = self._sweep(blocks, closure, meta)
+        for group in self.param_groups:
+            group["calls"] += 1
+        return loss
+
+    def _bound(self) -> list[SubProblem]:
+        """The sub-problems, made anew where the state or the blocks are no longer theirs."""
+        states = [[self.state[p] for p in group["params"]] for group in self.param_groups]
+        if self._subproblems is None or not all(
+            subproblem.is_bound_to(own)
+            for subproblem, own in zip(self._subproblems, states, strict=True)
+        ):
+            index = 0
+            for group, own in zip(self.param_groups, states, strict=True):
+                for parameter, state in zip(group["params"], own, strict=True):
+                    complete_state(state, group, parameter, index)
+                    index += 1
+            pairs = zip(self.param_groups, states, strict=True)
+            self._subproblems = [SubProblem(group, own) for group, own in pairs]
+        return self._subproblems
+
+    def _order(self) -> Sequence[int]:
+        first = self.param_groups[0]
+        count = len(self.param_groups)
+        if first["order"] == "cyclic":
+            return [first["calls"] % count]
+        if first["order"] == "random":
+            generator = torch.Generator().manual_seed(first["seed"] * 1_000_003 + first["calls"])
+            return torch.randperm(count, generator=generator).tolist()
+        return range(count) if first["order"] == "forward" else range(count - 1, -1, -1)
+
+    def _sweep(
+        self,
+        blocks: list[SubProblem],
+        closure: Callable[[], Any],
+        meta: dict[str, Callable[[], Any]],
+    ) -> Loss:
+        """Algorithm 1: OAGD on one block after the other, each at the newest other blocks."""
+        if not blocks:
+            return closure()  # type: ignore[no-any-return]
+        models = [c.model for c in (closure, *meta.values()) if isinstance(c, Closure)]
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        total = sum(b.group["inner_steps"] * (1 + b.looks_ahead) for b in blocks)
+        before = [group["passes"] for group in self.param_groups]
+        first_loss: Loss | None = None
+        try:
+            with RepeatedEvaluation(parameters, models, total) as evaluation:
+                for block in blocks:
+                    for _ in range(block.group["inner_steps"]):
+                        loss = self._oagd(block, evaluation, closure, meta)
+                        first_loss = loss if first_loss is None else first_loss
+        except BaseException:
+            for group, passes in zip(self.param_groups, before, strict=True):
+                group["passes"] = passes
+            raise
+        assert first_loss is not None
+        return first_loss
+
+    def _oagd(
+        self,
+        block: SubProblem,
+        evaluation: RepeatedEvaluation,
+        closure: Callable[[], Any],
+        meta: dict[str, Callable[[], Any]],
+    ) -> Loss:
+        """One step of Algorithm 2 or 3 on one block."""
+        loss, gradients = self._evaluate(evaluation, closure, block)
+        evaluation.about_to_change(block.snapshot)
+        if block.learns_from_next:
+            block.learn(gradients)
+        block.descend(gradients)
+        if block.looks_ahead:
+            block.learn(self._evaluate(evaluation, meta[block.group["meta_batch"]], block)[1])
+        self._record(block, loss)
+        return loss
+
+    def _evaluate(
+        self, evaluation: RepeatedEvaluation, closure: Callable[[], Any], block: SubProblem
+    ) -> tuple[Loss, list[Tensor | None]]:
+        result = evaluation.gradient(closure, block.parameters)
+        block.group["passes"] += 1
+        if not math.isfinite(result.loss):
+            raise NonFiniteLossError(
+                f"the loss is {float(result.loss)} in block {block.group['name']!r} at step "
+                f"{block.group['calls']}; weights and state are those of before this step: "
+                "lower lr, set max_grad_norm, or look for bad values in the batch"
+            )
+        return result
+
+    def _step_on_gradients(self, blocks: list[SubProblem]) -> None:
+        """`loss.backward(); optimizer.step()`: the gradients are there, none else is needed."""
+        first = self.param_groups[0]
+        if (
+            any(block.looks_ahead or block.group["inner_steps"] > 1 for block in blocks)
+            or len(blocks) > 1
+        ):
+            raise ClosureRequiredError(
+                "this mode evaluates the loss more than once in a step: call "
+                "optimizer.step(samt.closure(model, loss_fn, inputs, targets)), or build SAMT "
+                f"with meta_batch='next' and order='cyclic' (now {first['meta_batch']!r} and "
+                f"{first['order']!r}) to keep loss.backward(); optimizer.step()"
+            )
+        for block in blocks:
+            gradients = [parameter.grad for parameter in block.parameters]
+            if all(gradient is None for gradient in gradients):
+                continue
+            for gradient in gradients:
+                refuse_sparse(gradient)
+            block.learn(gradients) if block.learns_from_next else None
+            block.descend(gradients)
+            block.group["passes"] += 1
+            self._record(block, None)
+
+    def _record(self, block: SubProblem, loss: Loss | None) -> None:
+        if self.history is not None:
+            self.history.record(block.group["calls"], block.group, loss, block.step_sizes)
+
+    def _meta_closure(
+        self,
+        blocks: list[SubProblem],
+        closure: Callable[[], Any],
+        meta_closure: Callable[[], Any] | None,
+    ) -> dict[str, Callable[[], Any]]:
+        """For every kind of meta batch that a block looks ahead on, the closure to evaluate."""
+        kinds = {block.group["meta_batch"] for block in blocks if block.looks_ahead}
+        if meta_closure is not None and not kinds & {"subset", "fresh"}:
+            raise OptionError("meta_closure is used with meta_batch 'subset' or 'fresh' only")
+        meta: dict[str, Callable[[], Any]] = {}
+        for kind in sorted(kinds):
+            if kind == "same":
+                meta[kind] = closure
+                continue
+            source = meta_closure
+            if source is None and kind == "fresh":
+                raise MetaBatchUnavailableError(
+                    "meta_batch='fresh' needs another mini-batch: call optimizer.step(closure, "
+                    "meta_closure=samt.closure(model, loss_fn, other_inputs, other_targets))"
+                )
+            source = closure if source is None else source
+            if isinstance(source, Closure):
+                meta[kind] = source.every_second()
+            elif meta_closure is None:
+                raise MetaBatchUnavailableError(
+                    "meta_batch='subset' takes every second sample of the batch, which a plain "
+                    "function does not show: use samt.closure(model, loss_fn, inputs, targets), "
+                    "pass meta_closure=, or choose meta_batch='same' or 'next'"
+                )
+            else:
+                meta[kind] = source
+        return meta
+
+    def _refuse_leftover_gradients(self) -> None:
+        if any(p.grad is not None for group in self.param_groups for p in group["params"]):
+            raise LeftoverGradientsError(
+                "there are gradients from outside the closure: call optimizer.zero_grad() before "
+                "step, and accumulate over micro-batches inside the closure"
+            )

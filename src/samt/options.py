@@ -1,0 +1,101 @@
+"""What each option of SAMT may be; the messages name the cure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from typing import Any
+
+from torch import Tensor
+
+from samt.errors import OptionError, UnknownOptionError, suggestion
+from samt.eta_model import HEADS, PROJECTIONS
+from samt.step_size import GRANULARITIES, PARTS
+
+META_BATCHES = ("same", "subset", "fresh", "next")
+ORDERS = ("forward", "reverse", "random", "cyclic")
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _size(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return value.numel() == 1 and _number(value.item()) and value.item() >= 0
+    return _number(value) and value >= 0
+
+
+def _positive(value: Any) -> bool:
+    return _number(value) and value > 0
+
+
+def _count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+# option: (what it must be, whether a value is that)
+_NUMBERS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "lr": ("a finite number, 0 or more", _size),
+    "meta_lr": ("a finite number, 0 or more", lambda v: _number(v) and v >= 0),
+    "weight_decay": ("a finite number, 0 or more", lambda v: _number(v) and v >= 0),
+    "eta_hidden": ("a whole number, 1 or more", _count),
+    "inner_steps": ("a whole number, 1 or more", _count),
+    "radius": ("None or a positive number", lambda v: v is None or _positive(v)),
+    "max_grad_norm": ("None or a positive number", lambda v: v is None or _positive(v)),
+    "relative": ("True, False or a positive number", lambda v: isinstance(v, bool) or _positive(v)),
+    "seed": (
+        "a whole number from 0 to 2**40",
+        lambda v: isinstance(v, int) and not isinstance(v, bool) and 0 <= v <= 2**40,
+    ),
+}
+_WORDS: dict[str, Iterable[str]] = {
+    "step_size": GRANULARITIES,
+    "head": HEADS,
+    "projection": PROJECTIONS,
+    "parts": PARTS,
+    "meta_batch": META_BATCHES,
+    "order": ORDERS,
+}
+
+
+def check(options: dict[str, Any]) -> None:
+    """Check the value of every option.
+
+    Args:
+        options: the optimizer's defaults or a complete param group.
+
+    Raises:
+        OptionError: a value is out of range or no known word.
+    """
+    where = f" in block {options['name']!r}" if "name" in options else ""
+    for name, (wanted, is_right) in _NUMBERS.items():
+        if not is_right(options[name]):
+            raise OptionError(f"{name} must be {wanted}{where}, not {options[name]!r}")
+    for name, words in _WORDS.items():
+        value = options[name]
+        if name == "step_size" and callable(value):
+            continue
+        if value not in words:
+            raise OptionError(f"unknown {name} {value!r}{where}: {suggestion(str(value), words)}")
+
+
+def check_spelling(group: dict[str, Any], known: Iterable[str]) -> None:
+    """Refuse a key of a param group that is nearly, but not quite, an option.
+
+    Keys that resemble none are let through: schedulers and users keep notes in groups.
+
+    Raises:
+        UnknownOptionError: with the word that was probably meant.
+    """
+    known = list(known)
+    for key in group:
+        if key in known or key in ("params", "param_names", "name", "initial_lr", "max_lr"):
+            continue
+        close = get_close_matches(key, known, n=1, cutoff=0.8)
+        if close:
+            raise UnknownOptionError(
+                f"unknown option '{key}' in block {group.get('name', '')!r}: "
+                f"did you mean '{close[0]}'?"
+            )

@@ -1,0 +1,279 @@
+"""OAGD: online adaptive gradient descent on the sub-problem of one block (Algorithms 2 and 3).
+
+One OAGD step is `descend(g)`, then, once the gradient h of the meta loss at the new weights is
+known, `learn(h)`. A lookahead evaluates h at once; with `meta_batch="next"` h is the gradient of
+the block's next update, so everything that `learn` needs is kept in the optimizer's state.
+
+No second derivative is needed: with the gradient g held constant, ∂ŵ/∂η = −g, so that the
+meta loss has the derivative −(g ⊙ h) with respect to η, summed down to the shape of η.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from samt.errors import OptionError
+from samt.eta_model import (
+    STATISTICS,
+    EtaModels,
+    Trace,
+    gradient_statistics,
+    initial_eta_model,
+)
+from samt.step_size import (
+    Number,
+    coefficients,
+    combine,
+    combine_backward,
+    relative_factor,
+    step_size_shape,
+)
+
+
+def state_dtype(parameter: Tensor) -> torch.dtype:
+    """float32, or float64 for a float64 parameter: never less, whatever the model is kept in."""
+    return torch.promote_types(parameter.dtype, torch.float32)
+
+
+def complete_state(
+    state: dict[str, Tensor], group: dict[str, Any], parameter: Tensor, index: int
+) -> None:
+    """Add to a parameter's state what its group's options need and it does not hold yet.
+
+    Args:
+        state: `optimizer.state[parameter]`, filled in place.
+        group: the param group, that is, the block with its options.
+        parameter: the tensor that is stepped.
+        index: its position among all parameters; seeds its eta model.
+    """
+    like = torch.zeros((), dtype=state_dtype(parameter), device=parameter.device)
+    fresh: dict[str, Tensor] = {}
+    if group["parts"] != "fixed":
+        if "eta_model" not in state:
+            shape = step_size_shape(group["step_size"], parameter)
+            fresh |= initial_eta_model(
+                shape, group["head"], group["eta_hidden"], group["seed"], index, like
+            )
+        if group["meta_batch"] == "next":
+            # A zero gradient makes the first `learn` leave the eta model as it is.
+            fresh["previous_gradient"] = torch.zeros_like(parameter, dtype=like.dtype)
+            fresh["previous_features"] = like.new_zeros(len(STATISTICS))
+            fresh["previous_lr"] = like.clone()
+    if group["radius"] is not None:
+        fresh["center"] = parameter.detach().to(like.dtype, copy=True)
+        fresh["ball_scale"] = torch.ones_like(like)
+    for key, value in fresh.items():
+        state.setdefault(key, value)
+
+
+class SubProblem:
+    """One block: its tensors, its options and the eta models of its tensors.
+
+    Args:
+        group: the param group; options are read from it at every step, so that schedulers and
+            hand-made changes take effect.
+        states: per parameter, its entry in the optimizer's state, complete.
+
+    Attributes:
+        step_sizes: η of the last `descend`, one tensor for each parameter.
+    """
+
+    def __init__(self, group: dict[str, Any], states: Sequence[dict[str, Tensor]]) -> None:
+        self.group = group
+        self.parameters: list[Tensor] = group["params"]
+        self.states = list(states)
+        self.step_sizes: list[Tensor] = []
+        if len({parameter.device for parameter in self.parameters}) > 1:
+            raise OptionError(
+                f"block {group['name']!r} lies on several devices: make one block per device"
+            )
+        dtypes = [state_dtype(parameter) for parameter in self.parameters]
+        self.dtype = torch.float64 if torch.float64 in dtypes else torch.float32
+        for parameter, state in zip(self.parameters, self.states, strict=True):
+            for key, value in state.items():
+                state[key] = value.to(device=parameter.device, dtype=self.dtype)
+        self.eta: EtaModels | None = None
+        self._held: tuple[list[Tensor], Trace, Number] | None = None
+        if group["parts"] != "fixed" and self.parameters:
+            self._shapes = [step_size_shape(group["step_size"], p) for p in self.parameters]
+            self._entries = [shape.numel() for shape in self._shapes]
+            self.eta = EtaModels(
+                self.states, group["eta_hidden"], group["projection"], self._entries
+            )
+        # To see cheaply whether somebody has put other tensors into the state.
+        self._bound = [state.get("eta_model") for state in self.states]
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether h is evaluated right after the trial step, on a meta batch."""
+        return self.eta is not None and self.group["meta_batch"] != "next"
+
+    @property
+    def learns_from_next(self) -> bool:
+        """Whether h is the gradient of the block's next update."""
+        return self.eta is not None and self.group["meta_batch"] == "next"
+
+    def is_bound_to(self, states: Sequence[dict[str, Tensor]]) -> bool:
+        """Whether the optimizer's state still holds the tensors that this object works on."""
+        return all(
+            state is mine and state.get("eta_model") is bound
+            for state, mine, bound in zip(states, self.states, self._bound, strict=True)
+        )
+
+    def snapshot(self) -> list[tuple[Tensor, Tensor]]:
+        """Everything that a step changes in place, each with a copy, for taking the step back."""
+        changed = list(self.parameters) + (self.eta.tensors if self.eta else [])
+        for state in self.states:
+            kept = ("previous_gradient", "previous_features", "previous_lr", "ball_scale")
+            changed += [state[key] for key in kept if key in state]
+        return [(tensor, tensor.detach().clone()) for tensor in changed]
+
+    def descend(self, gradients: Sequence[Tensor | None]) -> None:
+        """Steps 1 to 5: from the block's gradient to its trial weights, which it keeps.
+
+        Args:
+            gradients: one for each parameter. A parameter without one is left alone: it counts
+                as a zero gradient and does not decay.
+        """
+        group = self.group
+        lr: Number = group["lr"]
+        g = self._zeros_for_missing(gradients)
+        if group["max_grad_norm"] is not None:
+            g = clipped(g, group["max_grad_norm"])
+        self._decay(gradients, lr)
+        if self.eta is None:
+            self.step_sizes = [torch.as_tensor(lr, dtype=self.dtype) for _ in g]
+            self._move_fixed(g, lr)
+        else:
+            trace = self.eta.forward(gradient_statistics(g))
+            left, right = self._coefficients(lr)
+            step_sizes = combine(trace.projected[0], trace.projected[1], left, right)
+            self._hold(g, trace, lr)
+            self.step_sizes = [
+                entries.view(shape)
+                for entries, shape in zip(
+                    step_sizes.split(self._entries), self._shapes, strict=True
+                )
+            ]
+            self._move(g, self.step_sizes)
+        if group["radius"] is not None:
+            self._project_onto_ball()
+
+    def learn(self, meta_gradients: Sequence[Tensor | None]) -> None:
+        """Step 6: one plain gradient-descent step of the eta models on the meta loss.
+
+        Args:
+            meta_gradients: h, the gradient of the meta loss at the trial weights.
+        """
+        if self.eta is None:
+            return
+        h = self._zeros_for_missing(meta_gradients)
+        if self.group["radius"] is not None:
+            h = self._through_ball(h)
+        g, trace, lr = self._recall()
+        alpha, eta_tilde = trace.projected
+        products = [
+            -(a * b).sum_to_size(shape).flatten()
+            for a, b, shape in zip(g, h, self._shapes, strict=True)
+        ]
+        grads = combine_backward(torch.cat(products), alpha, eta_tilde, *self._coefficients(lr))
+        self.eta.descend(trace, torch.stack(grads), self.group["meta_lr"])
+
+    def _coefficients(self, lr: Number) -> tuple[Number, Number]:
+        return coefficients(self.group["parts"], lr, relative_factor(self.group["relative"]))
+
+    def _zeros_for_missing(self, gradients: Sequence[Tensor | None]) -> list[Tensor]:
+        return [
+            torch.zeros_like(parameter, dtype=self.dtype)
+            if gradient is None
+            else gradient.to(self.dtype)
+            for gradient, parameter in zip(gradients, self.parameters, strict=True)
+        ]
+
+    def _decay(self, gradients: Sequence[Tensor | None], lr: Number) -> None:
+        if self.group["weight_decay"] == 0:
+            return
+        for gradient, parameter in zip(gradients, self.parameters, strict=True):
+            if gradient is not None:
+                parameter.mul_(1 - lr * self.group["weight_decay"])
+
+    def _move(self, g: Sequence[Tensor], step_sizes: Sequence[Tensor]) -> None:
+        for parameter, gradient, step_size in zip(self.parameters, g, step_sizes, strict=True):
+            if parameter.dtype == self.dtype:
+                parameter.addcmul_(gradient, step_size, value=-1)
+            else:
+                parameter.copy_(parameter.to(self.dtype).addcmul_(gradient, step_size, value=-1))
+
+    def _move_fixed(self, g: list[Tensor], lr: Number) -> None:
+        same = all(parameter.dtype == self.dtype for parameter in self.parameters)
+        if same and not isinstance(lr, Tensor):
+            torch._foreach_add_(self.parameters, g, alpha=-lr)  # bit for bit what SGD does
+        else:
+            step_size = torch.as_tensor(lr, dtype=self.dtype, device=g[0].device)
+            self._move(g, [step_size] * len(g))
+
+    # What `learn` needs of the last `descend`: held here, and in the state where it has to
+    # outlive the step.
+
+    def _hold(self, g: list[Tensor], trace: Trace, lr: Number) -> None:
+        if self.learns_from_next:
+            for state, gradient, features in zip(self.states, g, trace.features, strict=True):
+                state["previous_gradient"].copy_(gradient)
+                state["previous_features"].copy_(features)
+                state["previous_lr"].fill_(lr)
+        else:
+            self._held = (g, trace, lr)
+
+    def _recall(self) -> tuple[list[Tensor], Trace, Number]:
+        assert self.eta is not None
+        if self._held is not None:
+            held, self._held = self._held, None
+            return held
+        features = torch.stack([state["previous_features"] for state in self.states])
+        g = [state["previous_gradient"] for state in self.states]
+        return g, self.eta.forward(features), self.states[0]["previous_lr"]
+
+    # The ball of given radius around the block's initial weights.
+
+    def _from_center(self) -> list[Tensor]:
+        return [
+            parameter.to(self.dtype) - state["center"]
+            for parameter, state in zip(self.parameters, self.states, strict=True)
+        ]
+
+    def _project_onto_ball(self) -> None:
+        away = self._from_center()
+        distance = norm_of_all(away)
+        scale = (self.group["radius"] / distance).clamp(max=1.0)
+        for parameter, state, offset in zip(self.parameters, self.states, away, strict=True):
+            state["ball_scale"].copy_(scale)
+            projected = state["center"] + scale * offset
+            parameter.copy_(torch.where(scale < 1, projected, parameter.to(self.dtype)))
+
+    def _through_ball(self, h: list[Tensor]) -> list[Tensor]:
+        """Derivative of the projection: s (h − u ⟨u, h⟩) outside the ball, u the unit radius."""
+        away = self._from_center()
+        scale = self.states[0]["ball_scale"]
+        inner = torch.stack([(a * b).sum() for a, b in zip(away, h, strict=True)]).sum()
+        along = torch.where(scale < 1, inner / norm_of_all(away).square(), 0.0)
+        return [scale * (b - along * a) for a, b in zip(away, h, strict=True)]
+
+
+def norm_of_all(tensors: Sequence[Tensor]) -> Tensor:
+    """Euclidean norm of several tensors taken as one vector."""
+    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(t) for t in tensors]))
+
+
+def clipped(gradients: Sequence[Tensor], max_norm: float) -> list[Tensor]:
+    """The block's gradient, shortened to `max_norm` if it is longer.
+
+    Example:
+        >>> clipped([torch.tensor([3.0, 4.0])], 1.0)
+        [tensor([0.6000, 0.8000])]
+    """
+    scale = (max_norm / norm_of_all(gradients)).clamp(max=1.0)
+    return [gradient * scale for gradient in gradients]
