@@ -1,0 +1,284 @@
+"""The algorithm line by line, slow and obvious: the oracle of the tests.
+
+Nothing is shared with the fast path but the initial weights of the eta models and the shapes of
+step sizes: weights live in a dict, the model is called through `torch.func.functional_call`, and
+automatic differentiation goes from the meta loss through equations (9) and (10) into φ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from samt.eta_model import initial_eta_model
+from samt.step_size import relative_factor, step_size_shape
+
+Batch = tuple[Tensor, Tensor]
+Tensors = dict[str, Tensor]
+
+
+class EtaModelReference(nn.Module):
+    """φ of one tensor: 5 → hidden → hidden → 2 · entries, LeakyReLU."""
+
+    def __init__(self, weight: Tensor, group: dict[str, Any], index: int) -> None:
+        super().__init__()
+        hidden = group["eta_hidden"]
+        self.shape = step_size_shape(group["step_size"], weight)
+        self.projection = group["projection"]
+        initial = initial_eta_model(
+            self.shape, group["head"], hidden, group["seed"], index, weight.detach()
+        )
+        self.layer1 = nn.Linear(5, hidden, dtype=weight.dtype)
+        self.layer2 = nn.Linear(hidden, hidden, dtype=weight.dtype)
+        self.dense = group["head"] == "dense"
+        outputs = 2 * self.shape.numel() if self.dense else 2
+        self.layer3 = nn.Linear(hidden, outputs, dtype=weight.dtype)
+        self.offset = nn.Parameter(initial["offset"]) if "offset" in initial else None
+        flat = initial["eta_model"]
+        if self.dense:
+            head = (initial["head_weight"].flatten(), initial["head_bias"].flatten())
+            flat = torch.cat((flat, *head))
+        torch.nn.utils.vector_to_parameters(flat, self._perceptron())
+
+    def _perceptron(self) -> list[nn.Parameter]:
+        layers = (self.layer1, self.layer2, self.layer3)
+        return [parameter for layer in layers for parameter in layer.parameters()]
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """(α, η̃) from v."""
+        z = nn.functional.leaky_relu(self.layer1(features))
+        z = nn.functional.leaky_relu(self.layer2(z))
+        self.z = z.detach()
+        logits = self.layer3(z)
+        if self.dense:
+            logits = logits.reshape(2, *self.shape)
+        elif self.offset is None:
+            logits = logits.reshape(2)
+        else:
+            logits = logits.reshape(2, *[1] * len(self.shape)) + self.offset
+        logits = logits.reshape(2, *self.shape)
+        if self.projection == "tanh":
+            projected = (torch.tanh(logits) + 1) / 2
+        else:
+            projected = torch.sigmoid(logits)
+        return projected[0], projected[1]
+
+    def descend(self, objective: Tensor, meta_lr: float) -> None:
+        """φ ← φ − meta_lr ∂objective/∂φ; the offset's rate is meta_lr (‖z‖² + 1)."""
+        parameters = list(self.parameters())
+        grads = torch.autograd.grad(objective, parameters, retain_graph=True)
+        with torch.no_grad():
+            for parameter, grad in zip(parameters, grads, strict=True):
+                rate = meta_lr * (self.z.square().sum() + 1) if parameter is self.offset else meta_lr
+                parameter -= rate * grad
+
+    def state(self) -> Tensors:
+        """In the form of the fast path's state."""
+        flat = torch.cat([parameter.detach().flatten() for parameter in self._perceptron()])
+        if not self.dense:
+            offset = {} if self.offset is None else {"offset": self.offset.detach()}
+            return {"eta_model": flat, **offset}
+        entries = self.shape.numel()
+        hidden = self.layer3.in_features
+        trunk = flat[: -2 * entries * (hidden + 1)]
+        return {
+            "eta_model": trunk,
+            "head_weight": self.layer3.weight.detach().view(2, entries, hidden),
+            "head_bias": self.layer3.bias.detach().view(2, entries),
+        }
+
+
+class SAMTReference:
+    """The same method as `samt.SAMT`, on one model and loss.
+
+    Args:
+        model: the network; its own weights and buffers stay as they are.
+        loss_fn: maps (outputs, targets) to a scalar loss.
+        groups: complete param groups with `param_names`, as in `SAMT.param_groups`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_fn: Callable[[Tensor, Tensor], Tensor],
+        groups: Sequence[dict[str, Any]],
+    ) -> None:
+        self.model = model
+        self.loss_fn = loss_fn
+        self.groups = [dict(group) for group in groups]
+        self.calls = 0
+        named = {id(p): name for name, p in model.named_parameters()}
+        self.names = [[named[id(p)] for p in group["params"]] for group in groups]
+        self.weights = {n: p.detach().clone() for n, p in model.named_parameters()}
+        self.centers = dict(self.weights)
+        self.buffers = {n: b.detach().clone() for n, b in model.named_buffers()}
+        self.eta: dict[str, EtaModelReference] = {}
+        index = 0
+        for group, names in zip(self.groups, self.names, strict=True):
+            for name in names:
+                self.eta[name] = EtaModelReference(self.weights[name], group, index)
+                index += 1
+        self.previous: dict[str, Tensors] = {
+            name: {
+                "previous_gradient": torch.zeros_like(weight),
+                "previous_features": weight.new_zeros(5),
+                "previous_lr": weight.new_zeros(()),
+            }
+            for name, weight in self.weights.items()
+        }
+        self.ball_scale = {name: torch.ones_like(w.sum()) for name, w in self.weights.items()}
+        self.trial_graphs: dict[int, Tensors] = {}
+
+    def step(self, batch: Batch, other: Batch | None = None) -> Tensor:
+        """Algorithm 1, one sweep.
+
+        Args:
+            batch: S.
+            other: another mini-batch, for `meta_batch="fresh"`.
+
+        Returns:
+            The loss of the first pass.
+        """
+        self.rng_before = torch.get_rng_state()
+        self.after_first: tuple[Tensors, Tensor] | None = None
+        first_loss = None
+        for index in self._order():
+            for _ in range(self.groups[index]["inner_steps"]):
+                loss = self._oagd(index, batch, other)
+                first_loss = loss if first_loss is None else first_loss
+        assert self.after_first is not None
+        assert first_loss is not None
+        self.buffers, rng = self.after_first
+        torch.set_rng_state(rng)
+        self.calls += 1
+        return first_loss
+
+    def _order(self) -> Sequence[int]:
+        count, order = len(self.groups), self.groups[0]["order"]
+        if order == "cyclic":
+            return [self.calls % count]
+        if order == "random":
+            seed = self.groups[0]["seed"] * 1_000_003 + self.calls
+            return torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
+        return range(count) if order == "forward" else list(reversed(range(count)))
+
+    def _loss(self, weights: Tensors, batch: Batch) -> Tensor:
+        """ℓ(w; batch), with the buffers and the randomness of the beginning of the step."""
+        torch.set_rng_state(self.rng_before)
+        buffers = {name: buffer.clone() for name, buffer in self.buffers.items()}
+        loss = self.loss_fn(functional_call(self.model, {**weights, **buffers}, batch[0]), batch[1])
+        if self.after_first is None:
+            self.after_first = (buffers, torch.get_rng_state())
+        return loss
+
+    def _gradient(
+        self, weights: Tensors, names: list[str], batch: Batch
+    ) -> tuple[Tensor, dict[str, Tensor | None]]:
+        leaves = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
+        loss = self._loss(leaves, batch)
+        grads = torch.autograd.grad(loss, [leaves[name] for name in names], allow_unused=True)
+        return loss.detach(), dict(zip(names, grads, strict=True))
+
+    def _oagd(self, index: int, batch: Batch, other: Batch | None) -> Tensor:
+        """Algorithms 2 and 3, one step on block `index`."""
+        group, names = self.groups[index], self.names[index]
+        # 1. the block's gradient
+        loss, g = self._gradient(self.weights, names, batch)
+        learns = group["parts"] != "fixed"
+        if learns and group["meta_batch"] == "next" and index in self.trial_graphs:
+            trial = self.trial_graphs[index]
+            # The meta loss linearized at ŵ: ⟨h, ŵ⟩, h constant.
+            linearized = [(trial[n] * h).sum() for n, h in g.items() if h is not None]
+            self._descend_eta(index, trial, torch.stack([loss.new_zeros(()), *linearized]).sum())
+        # 2. to 5. features, step size, trial weights
+        trial = self._trial(index, self._clipped(g, group["max_grad_norm"]))
+        self.weights |= {name: weight.detach() for name, weight in trial.items()}  # 7.
+        # 6. the meta loss
+        if learns and group["meta_batch"] == "next":
+            self.trial_graphs[index] = trial
+        elif learns:
+            samples = {
+                "same": lambda: batch,
+                "subset": lambda: _every_second(batch),
+                "fresh": lambda: _every_second(other),
+            }[group["meta_batch"]]()
+            meta_loss = self._loss({**self.weights, **trial}, samples)
+            self._descend_eta(index, trial, meta_loss)
+        return loss
+
+    def _descend_eta(self, index: int, trial: Tensors, meta_loss: Tensor) -> None:
+        """6. One plain gradient-descent step of each φ of the block."""
+        for name, weight in trial.items():
+            used = meta_loss + 0 * weight.sum()  # a tensor that the loss does not see has slope 0
+            self.eta[name].descend(used, self.groups[index]["meta_lr"])
+
+    def _clipped(self, g: dict[str, Tensor | None], limit: float | None) -> dict[str, Tensor | None]:
+        present = [grad for grad in g.values() if grad is not None]
+        if limit is None or not present:
+            return g
+        norm = torch.cat([grad.flatten() for grad in present]).square().sum().sqrt()
+        if norm <= limit:
+            return g
+        return {name: None if grad is None else grad * (limit / norm) for name, grad in g.items()}
+
+    def _trial(self, index: int, g: dict[str, Tensor | None]) -> Tensors:
+        """ŵ = Π((1 − lr · weight_decay) w − η ⊙ g), as a function of φ."""
+        group = self.groups[index]
+        lr = float(group["lr"])
+        trial = {}
+        for name, grad in g.items():
+            weight = self.weights[name]
+            decayed = weight if grad is None else (1 - lr * group["weight_decay"]) * weight
+            grad = torch.zeros_like(weight) if grad is None else grad  # noqa: PLW2901
+            trial[name] = decayed - self._step_size(name, group, grad, lr) * grad
+        if group["radius"] is None:
+            return trial
+        away = {name: weight - self.centers[name] for name, weight in trial.items()}
+        distance = torch.cat([offset.flatten() for offset in away.values()]).square().sum().sqrt()
+        inside = bool(distance <= group["radius"])
+        scale = torch.ones_like(distance) if inside else group["radius"] / distance
+        for name in g:
+            self.ball_scale[name] = scale.detach()
+        return trial if inside else {n: self.centers[n] + scale * away[n] for n in g}
+
+    def _step_size(self, name: str, group: dict[str, Any], g: Tensor, lr: float) -> Tensor:
+        """Equation (10) and its ablations."""
+        if group["parts"] == "fixed":
+            return torch.full_like(g, lr)
+        mean = g.mean()
+        variance = (g - mean).square().mean()
+        v = torch.stack((mean, variance, g.max(), g.min(), g.square().sum().sqrt()))
+        self.previous[name] = {
+            "previous_gradient": g,
+            "previous_features": v,
+            "previous_lr": g.new_tensor(lr),
+        }
+        alpha, eta_tilde = self.eta[name](v)
+        rho = relative_factor(group["relative"])
+        left = alpha * lr
+        right = (1 - alpha) * eta_tilde * (1.0 if rho is None else lr * rho)
+        return {"full": left + right, "left": left, "right": right}[group["parts"]]
+
+    def state(self, index: int) -> dict[str, Tensors]:
+        """State of one block by parameter name, in the form of the fast path."""
+        group = self.groups[index]
+        result: dict[str, Tensors] = {}
+        for name in self.names[index]:
+            state: Tensors = {}
+            if group["parts"] != "fixed":
+                state |= self.eta[name].state()
+                if group["meta_batch"] == "next":
+                    state |= self.previous[name]
+            if group["radius"] is not None:
+                state |= {"center": self.centers[name], "ball_scale": self.ball_scale[name]}
+            result[name] = state
+        return result
+
+
+def _every_second(batch: Batch | None) -> Batch:
+    assert batch is not None
+    return batch[0][::2], batch[1][::2]
