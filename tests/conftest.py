@@ -38,7 +38,7 @@ class Convolutional(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.norm(self.convolution(x.view(-1, 1, 4, 4)))
         x = nn.functional.max_pool2d(nn.functional.leaky_relu(x), 2)
-        return self.head(self.dropout(x.flatten(1)))  # type: ignore[no-any-return]
+        return self.head(self.dropout(x.flatten(1)))
 
 
 class Shared(nn.Module):
@@ -54,7 +54,7 @@ class Shared(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.first(x)
         x = x + torch.tanh(self.shared(torch.tanh(self.shared(x))))
-        return self.last(x)  # type: ignore[no-any-return]
+        return self.last(x)
 
 
 MODELS: dict[str, Callable[[], nn.Module]] = {
@@ -68,7 +68,5 @@ INPUT_SIZES = {"mlp": 4, "convolutional": 16, "shared": 4}
 def batch(model: str, seed: int, size: int = 8) -> Batch:
     """Random inputs with labels that depend on them."""
     generator = torch.Generator().manual_seed(seed)
-    inputs = torch.randn(
-        size, INPUT_SIZES[model], generator=generator, dtype=torch.float64
-    )
+    inputs = torch.randn(size, INPUT_SIZES[model], generator=generator, dtype=torch.float64)
     return inputs, inputs[:, :3].argmax(1)

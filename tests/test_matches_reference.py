@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -58,7 +59,7 @@ def assert_equal(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None
     assert actual.keys() == expected.keys()
     for name, value in expected.items():
         torch.testing.assert_close(
-            actual[name].detach(), value, rtol=1e-9, atol=1e-11, msg=lambda m, n=name: f"{n}: {m}"
+            actual[name].detach(), value, rtol=1e-9, atol=1e-11, msg=partial("{}: {}".format, name)
         )
 
 

@@ -1,8 +1,8 @@
 """Stochastic alternating minimization with trainable step sizes: a PyTorch optimizer.
 
-    optimizer = samt.SAMT(samt.blocks(model), lr=0.1, step_size="row")
-    for inputs, targets in loader:
-        loss = optimizer.step(samt.closure(model, loss_fn, inputs, targets))
+optimizer = samt.SAMT(samt.blocks(model), lr=0.1, step_size="row")
+for inputs, targets in loader:
+    loss = optimizer.step(samt.closure(model, loss_fn, inputs, targets))
 """
 
 from samt import errors

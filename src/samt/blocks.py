@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 from torch import nn
@@ -38,6 +39,7 @@ def blocks(model: nn.Module, partition: Partition = None) -> list[dict[str, Any]
         PartitionError: the partition leaves parameters out, or an entry matches none.
 
     Example:
+        >>> import samt, torch
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(),
         ...                             torch.nn.Linear(3, 2))
         >>> [(block["name"], block["param_names"]) for block in samt.blocks(model)]
@@ -85,7 +87,7 @@ def _runs(layers: list[tuple[str, list[str]]], count: int) -> list[tuple[str, li
         return [("model", [name for _, names in layers for name in names])]
     bounds = [round(i * len(layers) / count) for i in range(count + 1)]
     runs = []
-    for start, end in zip(bounds, bounds[1:], strict=False):
+    for start, end in pairwise(bounds):
         run = layers[start:end]
         title = run[0][0] if len(run) == 1 else f"{run[0][0]}…{run[-1][0]}"
         runs.append((title, [name for _, names in run for name in names]))

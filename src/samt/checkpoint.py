@@ -114,9 +114,7 @@ def _in_order(group: dict[str, Any], names: list[str]) -> dict[str, Any]:
     return {**group, "params": [indices[name] for name in names], "param_names": list(names)}
 
 
-def _check_tensors(
-    group: dict[str, Any], own: dict[str, Tensor], saved: dict[str, Tensor]
-) -> None:
+def _check_tensors(group: dict[str, Any], own: dict[str, Tensor], saved: dict[str, Tensor]) -> None:
     own_shapes = {key: tuple(value.shape) for key, value in own.items()}
     saved_shapes = {key: tuple(value.shape) for key, value in saved.items()}
     if own_shapes != saved_shapes:

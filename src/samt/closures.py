@@ -63,7 +63,7 @@ def closure(model: nn.Module, loss_fn: Callable[..., Tensor], *batch: Any) -> Cl
         A callable without arguments that returns the loss and does not call `backward`.
 
     Example:
-        >>> import torch
+        >>> import samt, torch
         >>> model, loss_fn = torch.nn.Linear(3, 1), torch.nn.MSELoss()
         >>> loss = samt.closure(model, loss_fn, torch.ones(4, 3), torch.zeros(4, 1))
         >>> loss().shape, loss.every_second().batch[0].shape

@@ -160,9 +160,7 @@ class EtaModels:
             shapes += [(2, hidden), (2,)]
         sizes = [math.prod(shape) for shape in shapes]
         parts = self.trunk.split(sizes, dim=1)
-        self._layers = [
-            part.unflatten(1, shape) for part, shape in zip(parts, shapes, strict=True)
-        ]
+        self._layers = [part.unflatten(1, shape) for part, shape in zip(parts, shapes, strict=True)]
         self._offsets = [state.get("offset") for state in states]
         self._heads = [(s["head_weight"], s["head_bias"]) for s in states] if self.dense else []
 

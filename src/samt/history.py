@@ -32,7 +32,7 @@ class History:
         every: record every so many calls of `step`.
 
     Example:
-        >>> import torch
+        >>> import samt, torch
         >>> model = torch.nn.Linear(2, 1)
         >>> optimizer = samt.SAMT(samt.blocks(model))
         >>> history = samt.History(optimizer)

@@ -78,7 +78,7 @@ class SAMT(torch.optim.Optimizer):
         SAMTError: one of the errors in `samt.errors`; the message names the cure.
 
     Example:
-        >>> import torch
+        >>> import samt, torch
         >>> model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(),
         ...                             torch.nn.Linear(8, 1))
         >>> optimizer = samt.SAMT(samt.blocks(model), lr=0.1, step_size="row")
@@ -282,7 +282,7 @@ class SAMT(torch.optim.Optimizer):
     ) -> Loss:
         """Algorithm 1: OAGD on one block after the other, each at the newest other blocks."""
         if not blocks:
-            return closure()  # type: ignore[no-any-return]
+            return closure()
         models = [c.model for c in (closure, *meta.values()) if isinstance(c, Closure)]
         parameters = [p for group in self.param_groups for p in group["params"]]
         total = sum(b.group["inner_steps"] * (1 + b.looks_ahead) for b in blocks)

@@ -73,8 +73,10 @@ class EtaModelReference(nn.Module):
         grads = torch.autograd.grad(objective, parameters, retain_graph=True)
         with torch.no_grad():
             for parameter, grad in zip(parameters, grads, strict=True):
-                rate = meta_lr * (self.z.square().sum() + 1) if parameter is self.offset else meta_lr
-                parameter -= rate * grad
+                rate = (
+                    meta_lr * (self.z.square().sum() + 1) if parameter is self.offset else meta_lr
+                )
+                parameter.sub_(rate * grad)
 
     def state(self) -> Tensors:
         """In the form of the fast path's state."""
@@ -132,6 +134,7 @@ class SAMTReference:
         }
         self.ball_scale = {name: torch.ones_like(w.sum()) for name, w in self.weights.items()}
         self.trial_graphs: dict[int, Tensors] = {}
+        self.after_first: list[tuple[Tensors, Tensor]] = []
 
     def step(self, batch: Batch, other: Batch | None = None) -> Tensor:
         """Algorithm 1, one sweep.
@@ -144,18 +147,16 @@ class SAMTReference:
             The loss of the first pass.
         """
         self.rng_before = torch.get_rng_state()
-        self.after_first: tuple[Tensors, Tensor] | None = None
-        first_loss = None
-        for index in self._order():
-            for _ in range(self.groups[index]["inner_steps"]):
-                loss = self._oagd(index, batch, other)
-                first_loss = loss if first_loss is None else first_loss
-        assert self.after_first is not None
-        assert first_loss is not None
-        self.buffers, rng = self.after_first
+        self.after_first.clear()
+        losses = [
+            self._oagd(index, batch, other)
+            for index in self._order()
+            for _ in range(self.groups[index]["inner_steps"])
+        ]
+        self.buffers, rng = self.after_first[0]
         torch.set_rng_state(rng)
         self.calls += 1
-        return first_loss
+        return losses[0]
 
     def _order(self) -> Sequence[int]:
         count, order = len(self.groups), self.groups[0]["order"]
@@ -171,8 +172,8 @@ class SAMTReference:
         torch.set_rng_state(self.rng_before)
         buffers = {name: buffer.clone() for name, buffer in self.buffers.items()}
         loss = self.loss_fn(functional_call(self.model, {**weights, **buffers}, batch[0]), batch[1])
-        if self.after_first is None:
-            self.after_first = (buffers, torch.get_rng_state())
+        if not self.after_first:
+            self.after_first.append((buffers, torch.get_rng_state()))
         return loss
 
     def _gradient(
@@ -201,11 +202,7 @@ class SAMTReference:
         if learns and group["meta_batch"] == "next":
             self.trial_graphs[index] = trial
         elif learns:
-            samples = {
-                "same": lambda: batch,
-                "subset": lambda: _every_second(batch),
-                "fresh": lambda: _every_second(other),
-            }[group["meta_batch"]]()
+            samples = _meta_batch(group["meta_batch"], batch, other)
             meta_loss = self._loss({**self.weights, **trial}, samples)
             self._descend_eta(index, trial, meta_loss)
         return loss
@@ -216,7 +213,9 @@ class SAMTReference:
             used = meta_loss + 0 * weight.sum()  # a tensor that the loss does not see has slope 0
             self.eta[name].descend(used, self.groups[index]["meta_lr"])
 
-    def _clipped(self, g: dict[str, Tensor | None], limit: float | None) -> dict[str, Tensor | None]:
+    def _clipped(
+        self, g: dict[str, Tensor | None], limit: float | None
+    ) -> dict[str, Tensor | None]:
         present = [grad for grad in g.values() if grad is not None]
         if limit is None or not present:
             return g
@@ -279,6 +278,9 @@ class SAMTReference:
         return result
 
 
-def _every_second(batch: Batch | None) -> Batch:
-    assert batch is not None
-    return batch[0][::2], batch[1][::2]
+def _meta_batch(kind: str, batch: Batch, other: Batch | None) -> Batch:
+    """S′."""
+    if kind == "same":
+        return batch
+    inputs, targets = batch if kind == "subset" or other is None else other
+    return inputs[::2], targets[::2]

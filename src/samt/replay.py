@@ -56,7 +56,10 @@ class RepeatedEvaluation:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
     ) -> None:
         _require_grad(self._trainable, True)
         for parameter in self._trainable:
@@ -122,9 +125,7 @@ class RepeatedEvaluation:
         return (loss.detach() if isinstance(loss, Tensor) else loss), gradients
 
 
-def _gradients(
-    loss: Any, own: list[Tensor], unfrozen: list[Tensor]
-) -> list[Tensor | None] | None:
+def _gradients(loss: Any, own: list[Tensor], unfrozen: list[Tensor]) -> list[Tensor | None] | None:
     """Gradients of `own`, or None if the closure gave no way to have any."""
     if any(p.grad is not None for p in unfrozen):  # the closure called backward
         gradients: list[Tensor | None] = [p.grad for p in own]

@@ -1,0 +1,64 @@
+"""What `import samt` offers, and what it needs."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+import samt
+
+
+def test_public_names_are_these() -> None:
+    assert sorted(samt.__all__) == ["History", "Passes", "SAMT", "blocks", "closure", "errors"]
+    assert issubclass(samt.SAMT, torch.optim.Optimizer)
+
+
+def test_signatures_are_these() -> None:
+    assert list(inspect.signature(samt.SAMT).parameters) == [
+        "params", "lr", "step_size", "head", "projection", "parts", "meta_batch", "meta_lr",
+        "eta_hidden", "inner_steps", "order", "radius", "relative", "weight_decay",
+        "max_grad_norm", "seed",
+    ]  # fmt: skip
+    assert list(inspect.signature(samt.SAMT.step).parameters) == ["self", "closure", "meta_closure"]
+    for name in ("state_dict", "load_state_dict", "add_param_group", "zero_grad"):
+        ours = inspect.signature(getattr(samt.SAMT, name))
+        assert list(ours.parameters) == list(
+            inspect.signature(getattr(torch.optim.Optimizer, name)).parameters
+        )
+
+
+def test_importing_samt_needs_torch_alone() -> None:
+    """With every other distribution of this environment made unimportable."""
+    program = """
+import sys, torch
+torch.optim.SGD([torch.zeros(1, requires_grad=True)])  # torch imports more on first use
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        top = name.partition(".")[0]
+        if top not in sys.stdlib_module_names and top not in ("samt", "torch"):
+            raise ImportError(f"samt imported {name}")
+sys.meta_path.insert(0, Refuse())
+import samt
+assert not any(name.startswith("samt.bench") for name in sys.modules)
+model = torch.nn.Linear(3, 2)
+optimizer = samt.SAMT(samt.blocks(model))
+loss = torch.nn.functional.mse_loss
+optimizer.step(samt.closure(model, loss, torch.ones(4, 3), torch.zeros(4, 2)))
+print("stepped", optimizer.passes)
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert result.stdout == "stepped Passes(forward=2, backward=2)\n", result.stderr
+
+
+def test_types_are_shipped() -> None:
+    spec = importlib.util.find_spec("samt")
+    assert spec is not None
+    assert spec.origin is not None
+    assert (Path(spec.origin).parent / "py.typed").is_file()
