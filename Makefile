@@ -26,5 +26,12 @@ lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-clean:
+bench: $(STAMP)  ## cost of a step, as a ratio to torch SGD
+	$(BIN)/python benchmarks/step_cost.py
+
+docs: $(STAMP)  ## the documentation site, into site/
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/mkdocs build
+
+clean:  ## remove everything that was generated
 	rm -rf $(VENV) dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis
