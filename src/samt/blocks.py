@@ -38,7 +38,7 @@ def blocks(model: nn.Module, partition: Partition = None) -> list[dict[str, Any]
     Raises:
         PartitionError: the partition leaves parameters out, or an entry matches none.
 
-    Example:
+    Examples:
         >>> import samt, torch
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(),
         ...                             torch.nn.Linear(3, 2))

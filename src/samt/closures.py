@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from samt.errors import MetaBatchUnavailableError
+from samt.errors import MetaBatchUnavailableError, OptionError
 
 
 class Closure:
@@ -62,7 +62,7 @@ def closure(model: nn.Module, loss_fn: Callable[..., Tensor], *batch: Any) -> Cl
     Returns:
         A callable without arguments that returns the loss and does not call `backward`.
 
-    Example:
+    Examples:
         >>> import samt, torch
         >>> model, loss_fn = torch.nn.Linear(3, 1), torch.nn.MSELoss()
         >>> loss = samt.closure(model, loss_fn, torch.ones(4, 3), torch.zeros(4, 1))
@@ -70,6 +70,45 @@ def closure(model: nn.Module, loss_fn: Callable[..., Tensor], *batch: Any) -> Cl
         (torch.Size([]), torch.Size([2, 3]))
     """
     return Closure(model, loss_fn, batch)
+
+
+def meta_closures(
+    kinds: set[str], closure: Callable[[], Any], meta_closure: Callable[[], Any] | None
+) -> dict[str, Callable[[], Any]]:
+    """The closure to evaluate for each kind of meta batch.
+
+    Args:
+        kinds: out of `same`, `subset` and `fresh`.
+        closure: the loss of the mini-batch S.
+        meta_closure: a loss of other samples, or None.
+
+    Raises:
+        MetaBatchUnavailableError: a kind cannot be had from these closures.
+        OptionError: no kind uses the `meta_closure` that was given.
+    """
+    if meta_closure is not None and not kinds & {"subset", "fresh"}:
+        raise OptionError(
+            "meta_closure is used with meta_batch='subset' or 'fresh' alone: leave it out"
+        )
+    if meta_closure is None and "fresh" in kinds:
+        raise MetaBatchUnavailableError(
+            "meta_batch='fresh' needs another mini-batch: call optimizer.step(closure, "
+            "meta_closure=samt.closure(model, loss_fn, other_inputs, other_targets))"
+        )
+    source = closure if meta_closure is None else meta_closure
+    found: dict[str, Callable[[], Any]] = {"same": closure} if "same" in kinds else {}
+    for kind in sorted(kinds - {"same"}):
+        if isinstance(source, Closure):
+            found[kind] = source.every_second()
+        elif meta_closure is not None:
+            found[kind] = meta_closure
+        else:
+            raise MetaBatchUnavailableError(
+                "meta_batch='subset' takes every second sample of the batch, which a plain "
+                "function does not show: use samt.closure(model, loss_fn, inputs, targets), "
+                "pass meta_closure=, or choose meta_batch='same' or 'next'"
+            )
+    return found
 
 
 def _every_second(data: Any) -> Any:

@@ -31,7 +31,7 @@ class History:
         optimizer: the SAMT to watch; it has one history at a time.
         every: record every so many calls of `step`.
 
-    Example:
+    Examples:
         >>> import samt, torch
         >>> model = torch.nn.Linear(2, 1)
         >>> optimizer = samt.SAMT(samt.blocks(model))

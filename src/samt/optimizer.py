@@ -11,13 +11,12 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from samt import checkpoint, options
-from samt.closures import Closure
+from samt.closures import Closure, meta_closures
 from samt.errors import (
     ClosureRequiredError,
     DuplicateParameterError,
     GradScalerUnsupportedError,
     LeftoverGradientsError,
-    MetaBatchUnavailableError,
     NonFiniteLossError,
     OptionError,
     UnsupportedGradientError,
@@ -77,7 +76,7 @@ class SAMT(torch.optim.Optimizer):
     Raises:
         SAMTError: one of the errors in `samt.errors`; the message names the cure.
 
-    Example:
+    Examples:
         >>> import samt, torch
         >>> model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(),
         ...                             torch.nn.Linear(8, 1))
@@ -241,7 +240,8 @@ class SAMT(torch.optim.Optimizer):
             self._step_on_gradients(blocks)
             loss = None
         else:
-            meta = self._meta_closure(blocks, closure, meta_closure)
+            kinds = {block.group["meta_batch"] for block in blocks if block.looks_ahead}
+            meta = meta_closures(kinds, closure, meta_closure)
             self._refuse_leftover_gradients()
             loss = self._sweep(blocks, closure, meta)
         for group in self.param_groups:
@@ -359,40 +359,6 @@ class SAMT(torch.optim.Optimizer):
     def _record(self, block: SubProblem, loss: Loss | None) -> None:
         if self.history is not None:
             self.history.record(block.group["calls"], block.group, loss, block.step_sizes)
-
-    def _meta_closure(
-        self,
-        blocks: list[SubProblem],
-        closure: Callable[[], Any],
-        meta_closure: Callable[[], Any] | None,
-    ) -> dict[str, Callable[[], Any]]:
-        """For every kind of meta batch that a block looks ahead on, the closure to evaluate."""
-        kinds = {block.group["meta_batch"] for block in blocks if block.looks_ahead}
-        if meta_closure is not None and not kinds & {"subset", "fresh"}:
-            raise OptionError("meta_closure is used with meta_batch 'subset' or 'fresh' only")
-        meta: dict[str, Callable[[], Any]] = {}
-        for kind in sorted(kinds):
-            if kind == "same":
-                meta[kind] = closure
-                continue
-            source = meta_closure
-            if source is None and kind == "fresh":
-                raise MetaBatchUnavailableError(
-                    "meta_batch='fresh' needs another mini-batch: call optimizer.step(closure, "
-                    "meta_closure=samt.closure(model, loss_fn, other_inputs, other_targets))"
-                )
-            source = closure if source is None else source
-            if isinstance(source, Closure):
-                meta[kind] = source.every_second()
-            elif meta_closure is None:
-                raise MetaBatchUnavailableError(
-                    "meta_batch='subset' takes every second sample of the batch, which a plain "
-                    "function does not show: use samt.closure(model, loss_fn, inputs, targets), "
-                    "pass meta_closure=, or choose meta_batch='same' or 'next'"
-                )
-            else:
-                meta[kind] = source
-        return meta
 
     def _refuse_leftover_gradients(self) -> None:
         if any(p.grad is not None for group in self.param_groups for p in group["params"]):

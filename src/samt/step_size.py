@@ -45,7 +45,7 @@ def step_size_shape(step_size: Granularity, parameter: Tensor) -> torch.Size:
     Raises:
         OptionError: a callable's shape does not broadcast to the tensor's.
 
-    Example:
+    Examples:
         >>> weight = torch.zeros(16, 3, 5, 5)
         >>> step_size_shape("row", weight)
         torch.Size([16, 1, 1, 1])
@@ -89,7 +89,7 @@ def coefficients(parts: str, lr: Number, rho: float | None) -> tuple[Number, Num
     Returns:
         The factor of α and the factor of (1 − α) η̃.
 
-    Example:
+    Examples:
         >>> coefficients("full", 0.5, None), coefficients("right", 0.5, 4.0)
         ((0.5, 1.0), (0.0, 2.0))
     """
@@ -110,7 +110,7 @@ def combine(alpha: Tensor, eta_tilde: Tensor, left: Number, right: Number) -> Te
     Returns:
         η, the same shape.
 
-    Example:
+    Examples:
         >>> combine(torch.tensor(0.25), torch.tensor(0.5), 0.1, 1.0)
         tensor(0.4000)
     """
@@ -132,7 +132,7 @@ def combine_backward(
     Returns:
         The derivatives with respect to α and η̃, each of the shape of `grad`.
 
-    Example:
+    Examples:
         >>> one = torch.tensor(1.0)
         >>> combine_backward(one, torch.tensor(0.25), torch.tensor(0.5), 0.1, 1.0)
         (tensor(-0.4000), tensor(0.7500))
@@ -143,7 +143,7 @@ def combine_backward(
 def relative_factor(relative: bool | float) -> float | None:
     """ρ of the relative form, or None for the absolute one; True means `DEFAULT_RHO`.
 
-    Example:
+    Examples:
         >>> relative_factor(False), relative_factor(True), relative_factor(3)
         (None, 10.0, 3.0)
     """

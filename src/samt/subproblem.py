@@ -271,7 +271,7 @@ def norm_of_all(tensors: Sequence[Tensor]) -> Tensor:
 def clipped(gradients: Sequence[Tensor], max_norm: float) -> list[Tensor]:
     """The block's gradient, shortened to `max_norm` if it is longer.
 
-    Example:
+    Examples:
         >>> clipped([torch.tensor([3.0, 4.0])], 1.0)
         [tensor([0.6000, 0.8000])]
     """
