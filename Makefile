@@ -16,7 +16,8 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(STAMP)  ## SAMT, SGD and Adam side by side on real images: a table and a picture
-	$(BIN)/samt compare --data digits --epochs 20 --run-dir runs/demo --overwrite samt samt:step_size=row sgd adam
+	$(BIN)/samt compare --data digits --epochs 20 --threads 1 --run-dir runs/demo --overwrite \
+		samt samt:step_size=element,meta_lr=0.1 sgd sgd:lr=0.3 adam
 
 test: $(STAMP)  ## the whole test suite
 	$(BIN)/python -m pytest

@@ -77,6 +77,18 @@ class CheckpointMismatchError(SAMTError, ValueError):
     """A state dict was written by an optimizer of another structure."""
 
 
+def closest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The known word that was probably meant, whatever its case; None if there is none.
+
+    Examples:
+        >>> closest("LR", ["lr", "seed"]), closest("momentum", ["lr", "seed"])
+        ('lr', None)
+    """
+    by_lower_case = {option.lower(): option for option in known}
+    close = get_close_matches(word.lower(), by_lower_case, n=1, cutoff=cutoff)
+    return by_lower_case[close[0]] if close else None
+
+
 def suggestion(word: str, known: Iterable[str]) -> str:
     """The end of an error message: the closest known word, or all of them.
 
@@ -88,9 +100,9 @@ def suggestion(word: str, known: Iterable[str]) -> str:
         ``"did you mean 'row'?"`` or ``"choose from 'row', 'column'"``.
     """
     options = list(known)
-    close = get_close_matches(word, options, n=1)
-    if close:
-        return f"did you mean '{close[0]}'?"
+    meant = closest(word, options)
+    if meant:
+        return f"did you mean '{meant}'?"
     return "choose from " + ", ".join(f"'{option}'" for option in options)
 
 

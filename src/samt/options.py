@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
+import reprlib
+import sys
 from collections.abc import Callable, Iterable
-from difflib import get_close_matches
 from typing import Any
 
 from torch import Tensor
 
-from samt.errors import OptionError, UnknownOptionError, suggestion
+from samt.errors import OptionError, UnknownOptionError, closest, suggestion
 from samt.eta_model import HEADS, PROJECTIONS
 from samt.step_size import GRANULARITIES, PARTS
 
@@ -18,7 +18,9 @@ ORDERS = ("forward", "reverse", "random", "cyclic")
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # The bound turns away NaN, infinity and integers that no float can hold.
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and abs(value) <= sys.float_info.max
 
 
 def _size(value: Any) -> bool:
@@ -60,6 +62,11 @@ _WORDS: dict[str, Iterable[str]] = {
 }
 
 
+def _short(value: Any) -> str:
+    text = reprlib.repr(value).replace("\n", " ")
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
 def check(options: dict[str, Any]) -> None:
     """Check the value of every option.
 
@@ -72,13 +79,14 @@ def check(options: dict[str, Any]) -> None:
     where = f" in block {options['name']!r}" if "name" in options else ""
     for name, (wanted, is_right) in _NUMBERS.items():
         if not is_right(options[name]):
-            raise OptionError(f"{name} must be {wanted}{where}, not {options[name]!r}")
+            raise OptionError(f"{name} must be {wanted}{where}, not {_short(options[name])}")
     for name, words in _WORDS.items():
         value = options[name]
         if name == "step_size" and callable(value):
             continue
-        if value not in words:
-            raise OptionError(f"unknown {name} {value!r}{where}: {suggestion(str(value), words)}")
+        if not isinstance(value, str) or value not in words:
+            cure = suggestion(value if isinstance(value, str) else "", words)
+            raise OptionError(f"unknown {name} {_short(value)}{where}: {cure}")
 
 
 def check_spelling(group: dict[str, Any], known: Iterable[str]) -> None:
@@ -89,13 +97,13 @@ def check_spelling(group: dict[str, Any], known: Iterable[str]) -> None:
     Raises:
         UnknownOptionError: with the word that was probably meant.
     """
-    known = list(known)
+    known = ["params", "param_names", "name", *known]
     for key in group:
-        if key in known or key in ("params", "param_names", "name", "initial_lr", "max_lr"):
+        if key in known or key in ("initial_lr", "max_lr", "min_lr"):  # notes of torch's schedulers
             continue
-        close = get_close_matches(key, known, n=1, cutoff=0.8)
-        if close:
+        meant = closest(key, known, cutoff=0.8)
+        if meant:
             raise UnknownOptionError(
                 f"unknown option '{key}' in block {group.get('name', '')!r}: "
-                f"did you mean '{close[0]}'?"
+                f"did you mean '{meant}'?"
             )

@@ -56,13 +56,13 @@ def step_size_shape(step_size: Granularity, parameter: Tensor) -> torch.Size:
     """
     shape = parameter.shape
     if callable(step_size):
-        wanted = torch.Size(step_size(parameter))
+        wanted = step_size(parameter)
         if not _broadcasts(wanted, shape):
             raise OptionError(
-                f"the step_size callable returned the shape {tuple(wanted)}, which does not "
-                f"broadcast to the parameter's shape {tuple(shape)}: return one that does"
+                f"the step_size callable returned {wanted!r}, which is no shape that broadcasts "
+                f"to the parameter's shape {tuple(shape)}: return one that does"
             )
-        return wanted
+        return torch.Size(wanted)
     if step_size == "element":
         return shape
     kept = {"row": 0, "column": 1}.get(step_size)
@@ -71,10 +71,10 @@ def step_size_shape(step_size: Granularity, parameter: Tensor) -> torch.Size:
     return torch.Size(size if dim == kept else 1 for dim, size in enumerate(shape))
 
 
-def _broadcasts(shape: torch.Size, target: torch.Size) -> bool:
+def _broadcasts(shape: Sequence[int], target: torch.Size) -> bool:
     try:
-        return torch.broadcast_shapes(shape, target) == target
-    except RuntimeError:
+        return torch.broadcast_shapes(torch.Size(shape), target) == target
+    except (RuntimeError, TypeError):
         return False
 
 

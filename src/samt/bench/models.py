@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import nn
 
@@ -58,9 +59,7 @@ def mlp(widths: Sequence[int], dropout: float = 0.0) -> nn.Sequential:
     return nn.Sequential(layers)
 
 
-def cnn(
-    sample_shape: Sequence[int], widths: Sequence[int], dropout: float = 0.0
-) -> nn.Sequential:
+def cnn(sample_shape: Sequence[int], widths: Sequence[int], dropout: float = 0.0) -> nn.Sequential:
     """Two convolutions of 3 x 3, each with max-pooling of 2 x 2, then fully connected layers.
 
     Args:
@@ -85,7 +84,7 @@ def cnn(
 
 def _fully_connected(widths: Sequence[int], dropout: float) -> OrderedDict[str, nn.Module]:
     layers: OrderedDict[str, nn.Module] = OrderedDict()
-    for index, (inputs, outputs) in enumerate(zip(widths, widths[1:-1], strict=False), start=1):
+    for index, (inputs, outputs) in enumerate(pairwise(widths[:-1]), start=1):
         layers[f"hidden{index}"] = nn.Linear(inputs, outputs)
         layers[f"hidden{index}_activation"] = nn.LeakyReLU()
         if dropout:

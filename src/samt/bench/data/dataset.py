@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -73,6 +74,7 @@ class Dataset:
         """The same data on another device."""
         return replace(self, train=self.train.to(device), test=self.test.to(device))
 
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over every number, so that a resumed run notices other data."""
         digest = hashlib.sha256()

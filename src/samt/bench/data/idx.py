@@ -42,7 +42,7 @@ def read_idx(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
     """
     try:
         with path.open("rb") as file:
-            packed = file.peek(2)[:2] == _GZIP_MAGIC  # type: ignore[attr-defined]
+            packed = file.peek(2)[:2] == _GZIP_MAGIC
             most = path.stat().st_size * (_MOST_EXPANSION if packed else 1)
             stream = cast(BinaryIO, gzip.GzipFile(fileobj=file)) if packed else file
             return _parse(path, stream, dimensions, most)

@@ -38,7 +38,10 @@ def load(name: str, data_dir: Path | None) -> Dataset:
     """
     if name not in DATASETS:
         raise DataError(f"unknown data set '{name}': {suggestion(name, DATASETS)}")
-    return DATASETS[name](data_dir)
+    try:
+        return DATASETS[name](data_dir)
+    except OSError as error:
+        raise DataError(f"cannot read {name} ({error}): check --data-dir") from error
 
 
 def _digits(data_dir: Path | None) -> Dataset:

@@ -1,0 +1,206 @@
+"""Methods as they are written on the command line: `name[:option=value,...]`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from samt.bench.errors import SettingsError
+from samt.errors import suggestion
+
+Value: TypeAlias = str | float | int | bool | None
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option of a method: its default, and how its text becomes a value.
+
+    `parse` raises `ValueError` with the text of what the value must be.
+    """
+
+    default: Value
+    parse: Callable[[str], Value]
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """A method with all of its options.
+
+    Args:
+        name: a key of `METHOD_OPTIONS`.
+        options: every option that the method has, defaults included.
+        given: those that were written down, as they were written.
+    """
+
+    name: str
+    options: Mapping[str, Value]
+    given: Mapping[str, str]
+
+    @property
+    def label(self) -> str:
+        """The spec in its normal form, for example `samt:step_size=row`."""
+        return _label(self.name, self.given)
+
+
+def parse_spec(text: str, flags: Mapping[str, str] | None = None) -> MethodSpec:
+    """Read a method spec.
+
+    Args:
+        text: for example `samt:step_size=row,lr=0.05`.
+        flags: options from elsewhere (the flags of `samt train`); they win.
+
+    Returns:
+        The method with checked options.
+
+    Raises:
+        SettingsError: unknown method, unknown option or impossible value.
+    """
+    name, colon, tail = text.partition(":")
+    if name not in METHOD_OPTIONS:
+        raise SettingsError(f"unknown method '{name}': {suggestion(name, METHOD_OPTIONS)}")
+    given: dict[str, str] = {}
+    for item in tail.split(",") if colon else []:
+        option, equals, value = item.partition("=")
+        option = option.strip().replace("-", "_")
+        if not equals or not option:
+            raise SettingsError(
+                f"cannot read '{item}' in '{text}': write {name}:option=value,option=value"
+            )
+        if option in given:
+            raise SettingsError(f"option {option} stands twice in '{text}': remove one")
+        given[option] = value.strip()
+    given.update(flags or {})
+    return MethodSpec(name, _checked(name, given), given)
+
+
+def _checked(name: str, given: Mapping[str, str]) -> dict[str, Value]:
+    known = METHOD_OPTIONS[name]
+    values = {option: spec.default for option, spec in known.items()}
+    for option, text in given.items():
+        if option not in known:
+            raise SettingsError(
+                f"method '{name}' has no option '{option}': {suggestion(option, known)}"
+            )
+        try:
+            values[option] = known[option].parse(text)
+        except ValueError as error:
+            raise SettingsError(f"{option}={text} of method '{name}' must be {error}") from error
+    return values
+
+
+def _label(name: str, given: Mapping[str, str]) -> str:
+    options = ",".join(f"{option}={value}" for option, value in given.items())
+    return f"{name}:{options}" if options else name
+
+
+def _number(
+    above: float | None = None, least: float | None = None, below: float | None = None
+) -> Callable[[str], float]:
+    bounds = [
+        *([f"above {above:g}"] if above is not None else []),
+        *([f"at least {least:g}"] if least is not None else []),
+        *([f"below {below:g}"] if below is not None else []),
+    ]
+    wanted = "a finite number, " + " and ".join(bounds)
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        fits = (
+            math.isfinite(value)
+            and (above is None or value > above)
+            and (least is None or value >= least)
+            and (below is None or value < below)
+        )
+        if not fits:
+            raise ValueError(wanted)
+        return value
+
+    return parse
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise ValueError("a whole number of at least 1")
+    return int(text)
+
+
+def _choice(*words: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"one of {', '.join(words)}; {suggestion(text, words)}")
+        return text
+
+    return parse
+
+
+def _flag(text: str) -> bool:
+    if text.lower() not in {"true", "false"}:
+        raise ValueError("true or false")
+    return text.lower() == "true"
+
+
+def _or_none(parse: Callable[[str], Value]) -> Callable[[str], Value]:
+    def parse_or_none(text: str) -> Value:
+        if text.lower() == "none":
+            return None
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise ValueError(f"{error}, or none") from error
+
+    return parse_or_none
+
+
+def _flag_or_number(text: str) -> Value:
+    if text.lower() in {"true", "false"}:
+        return _flag(text)
+    try:
+        return _number(above=0.0)(text)
+    except ValueError as error:
+        raise ValueError(f"true, false or {error}") from error
+
+
+_positive = _number(above=0.0)
+_not_negative = _number(least=0.0)
+# The bound keeps Adam's own arithmetic in float32, where torch would raise.
+_step_size = _number(least=0.0, below=1e30)
+_beta = _number(least=0.0, below=1.0)
+
+# The defaults of SAMT are those of its constructor; a test compares them.
+METHOD_OPTIONS: dict[str, dict[str, Option]] = {
+    "samt": {
+        "lr": Option(0.1, _step_size),
+        "step_size": Option("scalar", _choice("scalar", "row", "column", "element")),
+        "head": Option("offset", _choice("offset", "dense")),
+        "projection": Option("tanh", _choice("tanh", "sigmoid")),
+        "parts": Option("full", _choice("full", "left", "right", "fixed")),
+        "meta_batch": Option("subset", _choice("same", "subset", "fresh", "next")),
+        "meta_lr": Option(1e-2, _not_negative),
+        "eta_hidden": Option(64, _count),
+        "inner_steps": Option(1, _count),
+        "order": Option("forward", _choice("forward", "reverse", "random", "cyclic")),
+        "radius": Option(None, _or_none(_positive)),
+        "relative": Option(False, _flag_or_number),
+        "weight_decay": Option(0.0, _not_negative),
+        "max_grad_norm": Option(None, _or_none(_positive)),
+        "blocks": Option(None, _or_none(_count)),
+    },
+    "sgd": {
+        "lr": Option(0.1, _step_size),
+        "momentum": Option(0.0, _beta),
+        "nesterov": Option(False, _flag),
+        "weight_decay": Option(0.0, _not_negative),
+    },
+    "adam": {
+        "lr": Option(1e-3, _step_size),
+        "beta1": Option(0.9, _beta),
+        "beta2": Option(0.999, _beta),
+        "eps": Option(1e-8, _positive),
+        "weight_decay": Option(0.0, _not_negative),
+    },
+}

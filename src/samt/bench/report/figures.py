@@ -1,0 +1,206 @@
+"""The picture of a comparison."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
+
+from samt.bench.comparison import Result
+from samt.bench.results import EpochMetrics
+
+Array = npt.NDArray[np.float64]
+
+# Okabe and Ito's colours, which people with any colour vision can tell apart.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (3, 1, 1, 1)))
+_INK = "#333333"
+_FAR = 5.0
+
+
+def comparison_png(results: Sequence[Result], title: str) -> bytes:
+    """Draw test metric, training loss and step sizes of every method.
+
+    Args:
+        results: one for each method; a line is the mean over its seeds, a band the standard
+            deviation, a cross the last epoch before a run diverged.
+        title: above the picture.
+
+    Returns:
+        A PNG file.
+    """
+    metric = results[0].records[0].metric
+    figure = Figure(figsize=(11, 7.6), dpi=130, layout="constrained")
+    (by_epoch, loss), (step_size, by_time) = figure.subplots(2, 2)
+    for index, result in enumerate(results):
+        colour = _COLOURS[index % len(_COLOURS)]
+        epochs = _curves(result, lambda row: row.epoch)[0]
+        metrics = _curves(result, lambda row: row.test_metric)
+        seconds = _curves(result, lambda row: row.seconds).mean(axis=0)
+        losses = _curves(result, lambda row: row.train_loss)
+        width = _width(index, len(results))
+        _draw(by_epoch, epochs, metrics, colour, width)
+        _draw(loss, epochs, losses, colour, width)
+        _draw(by_time, seconds, metrics, colour, width)
+    _log_scale(loss)
+    _draw_step_sizes(step_size, results)
+    for axes in (by_epoch, by_time):
+        _scale_metric(axes, results, metric)
+    named = "accuracy" if metric == "accuracy" else "root mean squared error"
+    _label(by_epoch, f"Test {named}", "epoch")
+    _label(loss, "Training loss", "epoch")
+    _label(step_size, "Step size of each block (mean over the epoch)", "epoch")
+    _label(by_time, f"Test {named} by time", "seconds of training")
+    _block_legend(step_size, results)
+    _legend(figure, results)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold", color=_INK)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _curves(result: Result, value: Callable[[EpochMetrics], float]) -> Array:
+    """(seeds, epochs); NaN after a run has diverged."""
+    length = max(len(record.metrics) for record in result.records)
+    curves = np.full((len(result.records), length), np.nan)
+    for curve, record in zip(curves, result.records, strict=True):
+        curve[: len(record.metrics)] = [value(row) for row in record.metrics]
+    return curves
+
+
+def _width(index: int, count: int) -> float:
+    """Thinner from method to method, so that a curve under another one still shows."""
+    return 3.4 - 1.8 * index / max(count - 1, 1)
+
+
+def _draw(axes: Any, x: Array, curves: Array, colour: str, width: float, dashes: Any = "-") -> None:
+    # A plain mean, so that one diverged seed ends the line.
+    mean = curves.mean(axis=0)
+    axes.plot(x, mean, color=colour, linestyle=dashes, linewidth=width)
+    if len(curves) > 1:
+        deviation = curves.std(axis=0, ddof=1)
+        axes.fill_between(
+            x, mean - deviation, mean + deviation, color=colour, alpha=0.15, linewidth=0
+        )
+    known = np.flatnonzero(np.isfinite(mean))
+    if known.size and known[-1] < len(mean) - 1:
+        last = known[-1]
+        axes.plot(x[last], mean[last], marker="x", color=colour, markersize=9, markeredgewidth=2)
+
+
+def _step_size(block: str, row: EpochMetrics) -> float:
+    return row.step_sizes[block]
+
+
+def _step_sizes(result: Result) -> list[Array]:
+    """One array of curves for each block; only one if the blocks do not differ."""
+    blocks = list(result.records[0].last.step_sizes)
+    curves = [_curves(result, partial(_step_size, name)) for name in blocks]
+    same = all(np.array_equal(curve, curves[0], equal_nan=True) for curve in curves)
+    return curves[:1] if same else curves
+
+
+def _draw_step_sizes(axes: Any, results: Sequence[Result]) -> None:
+    """Learned step sizes, and constant ones where they do not squeeze the learned ones flat."""
+    sizes = [_step_sizes(result) for result in results]
+    learned = [curves for curves in sizes if np.nanmin(curves) < np.nanmax(curves)] or sizes
+    low = min(float(np.nanmin(curves)) for curves in learned) / _FAR
+    high = max(float(np.nanmax(curves)) for curves in learned) * _FAR
+    missing = []
+    for index, (result, curves) in enumerate(zip(results, sizes, strict=True)):
+        if np.nanmax(curves) < low or np.nanmin(curves) > high:
+            missing.append(f"{result.label} {np.nanmax(curves):.3g}")
+            continue
+        for block, curve in enumerate(curves):
+            _draw(
+                axes,
+                np.arange(curve.shape[1], dtype=np.float64),
+                curve,
+                _COLOURS[index % len(_COLOURS)],
+                _width(index, len(results)),
+                _DASHES[block % len(_DASHES)],
+            )
+    if missing:
+        axes.annotate(
+            f"off this scale: {', '.join(missing)}",
+            (1, 0),
+            xycoords="axes fraction",
+            xytext=(0, -24),
+            textcoords="offset points",
+            va="top",
+            ha="right",
+            fontsize=8,
+            color=_INK,
+        )
+    drawn_low, drawn_high = axes.dataLim.intervaly
+    if 0 < 20 * drawn_low < drawn_high:
+        _log_scale(axes)
+
+
+def _scale_metric(axes: Any, results: Sequence[Result], metric: str) -> None:
+    """Leave out the steep beginning, where all curves look the same."""
+    values = np.concatenate(
+        [_curves(result, lambda row: row.test_metric).ravel() for result in results]
+    )
+    values = values[np.isfinite(values)]
+    if metric == "accuracy":
+        axes.yaxis.set_major_formatter(PercentFormatter(xmax=1.0, symbol=" %"))
+        if values.size > 2 * len(results):
+            low = max(0.0, float(np.quantile(values, 0.2)))
+            high = float(values.max())
+            margin = max(0.005, 0.08 * (high - low))
+            axes.set_ylim(low - margin, min(1.0 + margin / 2, high + margin))
+    elif values.size > 2 * len(results):
+        low, high = float(values.min()), float(np.quantile(values, 0.8))
+        margin = max(1e-12, 0.08 * (high - low))
+        axes.set_ylim(low - margin, high + margin)
+
+
+def _log_scale(axes: Any) -> None:
+    """With the numbers 1, 2, 5, 10, … as people write them."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
+def _label(axes: Any, title: str, x: str) -> None:
+    axes.set_title(title, loc="left", fontsize=11, color=_INK)
+    axes.set_xlabel(x, color=_INK)
+    axes.margins(x=0.01)
+    axes.grid(visible=True, which="major", color="#dddddd", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#999999")
+    axes.tick_params(colors=_INK, which="both")
+    if x == "epoch":
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _block_legend(axes: Any, results: Sequence[Result]) -> None:
+    names = max((list(result.records[0].last.step_sizes) for result in results), key=len)
+    if len(names) == 1:
+        return
+    handles = [
+        Line2D([], [], color=_INK, linestyle=_DASHES[index % len(_DASHES)], label=name)
+        for index, name in enumerate(names)
+    ]
+    axes.legend(handles=handles, fontsize=8, frameon=False, ncols=2, handlelength=3)
+
+
+def _legend(figure: Figure, results: Sequence[Result]) -> None:
+    handles = []
+    for index, result in enumerate(results):
+        label = result.label if not result.diverged else f"{result.label} ({result.status})"
+        colour = _COLOURS[index % len(_COLOURS)]
+        handles.append(Line2D([], [], color=colour, linewidth=2.5, label=label))
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False
+    )

@@ -1,0 +1,67 @@
+"""The table of a comparison."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from rich import box
+from rich.table import Table
+
+from samt.bench.comparison import Spread, Summary
+from samt.bench.report.progress import metric_text
+
+
+def comparison_table(summaries: Sequence[Summary], metric: str, title: str) -> Table:
+    """Lay out a comparison for the terminal.
+
+    Args:
+        summaries: one for each method.
+        metric: "accuracy" or "rmse".
+        title: above the table.
+
+    Returns:
+        A table for `rich.console.Console.print`.
+    """
+    table = Table(
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    table.caption, table.caption_justify = _caption(summaries), "left"
+    table.add_column("method", overflow="fold", style="bold")
+    for heading in (f"test\n{metric}", "best", "train\nloss", "seconds"):
+        table.add_column(heading, justify="right")
+    table.add_column("passes\nper step", justify="right")
+    table.add_column("status")
+    for row in summaries:
+        table.add_row(
+            row.label.replace(":", ": ").replace(",", ", "),  # places to break the line
+            _spread(row.final, lambda value: metric_text(metric, value)),
+            _spread(row.best, lambda value: metric_text(metric, value)),
+            _spread(row.train_loss, lambda value: f"{value:.3g}"),
+            f"{row.seconds.mean:.1f}",
+            _passes(row),
+            row.status if row.status == "finished" else f"[bold red]{row.status}[/]",
+        )
+    return table
+
+
+def _passes(row: Summary) -> str:
+    if math.isnan(row.forward_per_step):
+        return "unknown"
+    return f"{row.forward_per_step:.4g} + {row.backward_per_step:.4g}"
+
+
+def _spread(spread: Spread, text: Callable[[float], str]) -> str:
+    if math.isnan(spread.deviation):
+        return text(spread.mean)
+    return f"{text(spread.mean)}\n± {text(spread.deviation)}"
+
+
+def _caption(summaries: Sequence[Summary]) -> str:
+    seeds = max(row.seeds for row in summaries)
+    spread = f"mean ± standard deviation of {seeds} seeds; " if seeds > 1 else ""
+    return f"{spread}seconds of training without evaluation; passes forward + backward"

@@ -1,0 +1,132 @@
+"""What the data sets hold."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_diabetes
+
+from samt.bench.data import load
+from samt.bench.errors import DataError
+
+from .idx_files import idx_bytes, write_images
+
+
+def test_digits_are_images_in_the_unit_interval_with_a_stratified_split() -> None:
+    digits = load("digits", None)
+    assert digits.sample_shape == (1, 8, 8)
+    assert len(digits.train) == 1437
+    assert len(digits.test) == 360
+    assert float(digits.train.inputs.min()) == 0.0
+    assert float(digits.train.inputs.max()) == 1.0
+    counts = torch.bincount(digits.test.targets)
+    assert int(counts.min()) >= 35
+    assert int(counts.max()) <= 37
+
+
+@pytest.mark.parametrize("name", ["digits", "diabetes"])
+def test_the_split_is_the_same_every_time(name: str) -> None:
+    torch.manual_seed(1)
+    first = load(name, None)
+    np.random.seed(7)
+    assert first.fingerprint == load(name, None).fingerprint
+
+
+def test_diabetes_is_standardised_with_statistics_of_the_training_part() -> None:
+    data = load("diabetes", None)
+    for tensor in data.train.tensors():
+        torch.testing.assert_close(tensor.mean(0), torch.zeros(tensor.shape[1]), atol=1e-5, rtol=0)
+        ones = torch.ones(tensor.shape[1])
+        torch.testing.assert_close(tensor.std(0, correction=0), ones, atol=1e-5, rtol=0)
+    assert float(data.test.targets.mean().abs()) > 1e-3
+    assert float(data.test.inputs.mean(0).abs().max()) > 1e-2
+
+
+def test_diabetes_target_scale_leads_back_to_original_units() -> None:
+    data = load("diabetes", None)
+    _, original = load_diabetes(return_X_y=True, scaled=False)
+    both = torch.cat([data.train.targets, data.test.targets]).double() * data.target_scale
+    spread = float(both.std(correction=0))
+    assert spread == pytest.approx(original.std(), rel=1e-6)
+
+
+def test_idx_files_plain_and_packed_are_the_same_data(tmp_path: Path, data_dir: Path) -> None:
+    for packed in (data_dir / "mnist").iterdir():
+        plain = tmp_path / "mnist" / packed.name.removesuffix(".gz")
+        plain.parent.mkdir(exist_ok=True)
+        plain.write_bytes(gzip.decompress(packed.read_bytes()))
+    assert load("mnist", tmp_path).fingerprint == load("mnist", data_dir).fingerprint
+
+
+def test_pixels_are_divided_by_255(data_dir: Path) -> None:
+    data = load("mnist", data_dir)
+    assert data.train.inputs.dtype == torch.float32
+    assert float(data.train.inputs.max()) == 1.0
+    assert data.sample_shape == (1, 8, 8)
+    assert data.train.targets[:12].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]
+
+
+def _break_labels(folder: Path) -> None:
+    (folder / "train-labels-idx1-ubyte.gz").write_bytes(idx_bytes(np.zeros(95, np.uint8)))
+
+
+def _break_sizes(folder: Path) -> None:
+    write_images(folder.parent / "other", size=9)
+    name = "t10k-images-idx3-ubyte.gz"
+    (folder.parent / "other" / name).replace(folder / name)
+
+
+def _break_label_range(folder: Path) -> None:
+    (folder / "train-labels-idx1-ubyte.gz").write_bytes(idx_bytes(np.full(96, 10, np.uint8)))
+
+
+def _swap(folder: Path) -> None:
+    images, labels = folder / "train-images-idx3-ubyte.gz", folder / "train-labels-idx1-ubyte.gz"
+    content = images.read_bytes()
+    images.write_bytes(labels.read_bytes())
+    labels.write_bytes(content)
+
+
+def _remove(folder: Path) -> None:
+    (folder / "t10k-labels-idx1-ubyte.gz").unlink()
+
+
+def _empty(folder: Path) -> None:
+    images = idx_bytes(np.zeros((0, 8, 8), np.uint8))
+    (folder / "train-images-idx3-ubyte.gz").write_bytes(images)
+    (folder / "train-labels-idx1-ubyte.gz").write_bytes(idx_bytes(np.zeros(0, np.uint8)))
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (_break_labels, "96 images, but .* has 95 labels"),
+        (_break_sizes, "differ in size"),
+        (_break_label_range, "labels above 9"),
+        (_swap, "swapped"),
+        (_remove, "no t10k-labels.*https"),
+        (_empty, "no pixels"),
+    ],
+)
+def test_files_that_do_not_fit_are_refused(tmp_path: Path, damage: object, words: str) -> None:
+    write_images(tmp_path / "mnist")
+    assert callable(damage)
+    damage(tmp_path / "mnist")
+    with pytest.raises(DataError, match=words) as error:
+        load("mnist", tmp_path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
+def test_real_files(real_data_dir: Path, name: str) -> None:
+    data = load(name, real_data_dir)
+    assert (len(data.train), len(data.test)) == (60_000, 10_000)
+    assert data.sample_shape == (1, 28, 28)
+    assert int(data.train.targets.max()) == 9
+    # The published mean of the training pixels.
+    mean = {"mnist": 0.1307, "fashion-mnist": 0.2860}[name]
+    assert float(data.train.inputs.double().mean()) == pytest.approx(mean, abs=5e-5)
