@@ -54,8 +54,13 @@ def blocks(model: nn.Module, partition: Partition = None) -> list[dict[str, Any]
         raise PartitionError("the model has no parameters: there is nothing to optimize")
     if partition is None:
         named = layers
-    elif isinstance(partition, int):
+    elif isinstance(partition, int) and not isinstance(partition, bool):
         named = _runs(layers, partition)
+    elif not isinstance(partition, list | tuple):
+        raise PartitionError(
+            f"a partition is a number of blocks or a list with one entry for each block, not "
+            f"{partition!r}: write [{partition!r}, '*'] for one block and the rest"
+        )
     else:
         named = _matched(model, [name for _, names in layers for name in names], partition)
     parameters = dict(model.named_parameters())

@@ -48,7 +48,7 @@ def load(
         CheckpointMismatchError: see `SAMT.load_state_dict`.
     """
     own_state = {p: dict(optimizer.state[p]) for g in optimizer.param_groups for p in g["params"]}
-    own_step_sizes = [group["step_size"] for group in optimizer.param_groups]
+    own_groups = [dict(group) for group in optimizer.param_groups]
     matched: dict[str, Any] = {}
 
     def match(_: Any, loaded: dict[str, Any]) -> dict[str, Any]:
@@ -62,9 +62,11 @@ def load(
                 for key, value in matched["state"].get(index, {}).items():
                     tensors[key].copy_(value)
                 optimizer.state[parameter] = tensors
-        for group, step_size in zip(optimizer.param_groups, own_step_sizes, strict=True):
-            if group["step_size"] == CALLABLE:
-                group["step_size"] = step_size
+        for group, before in zip(optimizer.param_groups, own_groups, strict=True):
+            if group.get("step_size") == CALLABLE:
+                group["step_size"] = before["step_size"]
+            for key, value in before.items():
+                group.setdefault(key, value)  # an option that the saving version did not have
 
     hooks = (
         optimizer.register_load_state_dict_pre_hook(match),
@@ -79,25 +81,23 @@ def load(
 
 def _matched(optimizer: SAMT, state_dict: dict[str, Any]) -> dict[str, Any]:
     """The saved groups and their parameters in the optimizer's order, checked."""
-    saved = state_dict["param_groups"]
+    saved = state_dict.get("param_groups")
     groups = optimizer.param_groups
+    if (
+        not isinstance(saved, list)
+        or not isinstance(state_dict.get("state"), dict)
+        or any("step_size" not in group for group in saved)
+    ):
+        raise CheckpointMismatchError(
+            "this is no state dict of SAMT: give what its optimizer.state_dict() returned"
+        )
+    if len(saved) != len(groups):
+        raise CheckpointMismatchError(
+            f"the state dict has {len(saved)} blocks, the optimizer {len(groups)}: split the "
+            "model into the blocks it was saved with"
+        )
     if all("param_names" in group for group in (*saved, *groups)):
-        by_names = {frozenset(group["param_names"]): group for group in saved}
-        wanted = [frozenset(group["param_names"]) for group in groups]
-        for names, group in zip(wanted, groups, strict=True):
-            if names not in by_names:
-                raise CheckpointMismatchError(
-                    f"the state dict has no block with the parameters of block "
-                    f"{group['name']!r}: split the model into the blocks it was saved with"
-                )
-        if len(by_names) != len(groups):
-            raise CheckpointMismatchError(
-                f"the state dict has {len(by_names)} blocks, the optimizer {len(groups)}: split "
-                "the model into the blocks it was saved with"
-            )
-        saved = [
-            _in_order(by_names[n], g["param_names"]) for n, g in zip(wanted, groups, strict=True)
-        ]
+        saved = _by_name(saved, groups)
     elif [len(g["params"]) for g in saved] != [len(g["params"]) for g in groups]:
         raise CheckpointMismatchError(
             "the state dict has other numbers of blocks or parameters than the optimizer: split "
@@ -109,6 +109,22 @@ def _matched(optimizer: SAMT, state_dict: dict[str, Any]) -> dict[str, Any]:
     return {**state_dict, "param_groups": saved}
 
 
+def _by_name(saved: list[dict[str, Any]], groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    left = list(saved)
+    matched = []
+    for group in groups:
+        names = group["param_names"]
+        same = next((s for s in left if sorted(s["param_names"]) == sorted(names)), None)
+        if same is None:
+            raise CheckpointMismatchError(
+                f"the state dict has no block with the parameters of block {group['name']!r}: "
+                "split the model into the blocks it was saved with"
+            )
+        left = [other for other in left if other is not same]
+        matched.append(_in_order(same, names))
+    return matched
+
+
 def _in_order(group: dict[str, Any], names: list[str]) -> dict[str, Any]:
     indices = dict(zip(group["param_names"], group["params"], strict=True))
     return {**group, "params": [indices[name] for name in names], "param_names": list(names)}
@@ -116,7 +132,10 @@ def _in_order(group: dict[str, Any], names: list[str]) -> dict[str, Any]:
 
 def _check_tensors(group: dict[str, Any], own: dict[str, Tensor], saved: dict[str, Tensor]) -> None:
     own_shapes = {key: tuple(value.shape) for key, value in own.items()}
-    saved_shapes = {key: tuple(value.shape) for key, value in saved.items()}
+    saved_shapes = {
+        key: tuple(value.shape) if isinstance(value, Tensor) else None
+        for key, value in saved.items()
+    }
     if own_shapes != saved_shapes:
         differing = sorted(
             key

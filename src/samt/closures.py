@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from samt.errors import MetaBatchUnavailableError, OptionError
+from samt.errors import MetaBatchUnavailableError
 
 
 class Closure:
@@ -84,12 +84,7 @@ def meta_closures(
 
     Raises:
         MetaBatchUnavailableError: a kind cannot be had from these closures.
-        OptionError: no kind uses the `meta_closure` that was given.
     """
-    if meta_closure is not None and not kinds & {"subset", "fresh"}:
-        raise OptionError(
-            "meta_closure is used with meta_batch='subset' or 'fresh' alone: leave it out"
-        )
     if meta_closure is None and "fresh" in kinds:
         raise MetaBatchUnavailableError(
             "meta_batch='fresh' needs another mini-batch: call optimizer.step(closure, "
@@ -116,6 +111,8 @@ def _every_second(data: Any) -> Any:
         return data[::2] if data.dim() else data
     if isinstance(data, Mapping):
         return {key: _every_second(value) for key, value in data.items()}
+    if isinstance(data, tuple) and hasattr(data, "_fields"):  # a named tuple
+        return type(data)(*map(_every_second, data))
     if isinstance(data, tuple | list):
         return type(data)(_every_second(value) for value in data)
     return data

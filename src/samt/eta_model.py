@@ -122,9 +122,20 @@ def initial_eta_model(
             "head_bias": bias.view(2, entries),
         }
     state = {"eta_model": torch.cat([part.flatten() for part in (*trunk, weight, bias)])}
-    if entries > 1:  # the one entry of a scalar has its offset already: the bias
+    if entries != 1:  # a single entry has its offset already: the bias
         state["offset"] = torch.zeros(2, *shape).to(like)
     return state
+
+
+def is_eta_model_of(state: dict[str, Tensor], shape: torch.Size, head: str, hidden: int) -> bool:
+    """Whether a state was made by `initial_eta_model` with this shape, head and width."""
+    dense, entries = head == "dense", shape.numel()
+    size = hidden * (len(STATISTICS) + 1) + hidden * (hidden + 1) + (0 if dense else 2 * hidden + 2)
+    wanted = {"head_bias": (2, entries)} if dense else {}
+    if not dense and entries != 1:
+        wanted["offset"] = (2, *shape)
+    found = {key: tuple(state[key].shape) for key in ("head_bias", "offset") if key in state}
+    return state["eta_model"].numel() == size and found == wanted
 
 
 class Trace(NamedTuple):

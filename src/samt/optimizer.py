@@ -149,12 +149,25 @@ class SAMT(torch.optim.Optimizer):
             SAMTError: an option is wrong, or a parameter is already in a block.
         """
         options.check_spelling(param_group, self.defaults)
+        count = len(self.param_groups)
         super().add_param_group(self._without_duplicates(param_group))
-        group = self.param_groups[-1]
+        try:
+            self._complete(self.param_groups[-1])
+            if self._subproblems is not None:
+                self._subproblems = None
+                self._bound()
+        except Exception:
+            for parameter in self.param_groups[-1]["params"]:
+                self.state.pop(parameter, None)
+            del self.param_groups[count:]
+            raise
+
+    def _complete(self, group: dict[str, Any]) -> None:
+        """Check a new block and give it what every block has."""
+        group.setdefault("name", f"block {len(self.param_groups) - 1}")
         options.check(group)
         if group["order"] != self.param_groups[0]["order"]:
             raise OptionError("'order' is one for all blocks: give it to SAMT, not to a group")
-        group.setdefault("name", f"block {len(self.param_groups) - 1}")
         group.setdefault("calls", self.param_groups[0].get("calls", 0))
         group.setdefault("passes", 0)
         for parameter in group["params"]:
@@ -163,15 +176,12 @@ class SAMT(torch.optim.Optimizer):
                     f"block {group['name']!r} has a parameter of {parameter.dtype}: SAMT needs "
                     "real floating-point parameters"
                 )
-        if self._subproblems is not None:
-            self._subproblems = None
-            self._bound()
 
     def _without_duplicates(self, param_group: dict[str, Any]) -> dict[str, Any]:
-        params = param_group["params"]
-        if isinstance(params, Tensor | set):
+        params = param_group.get("params", ())
+        if isinstance(params, set) or "params" not in param_group:
             return param_group  # torch knows what to say of these
-        params = list(params)
+        params = [params] if isinstance(params, Tensor) else list(params)
         seen = {id(p) for group in self.param_groups for p in group["params"]}
         for entry in params:
             name, parameter = entry if isinstance(entry, tuple) else (None, entry)
@@ -230,7 +240,8 @@ class SAMT(torch.optim.Optimizer):
         Raises:
             SAMTError: weights and state are then those of before the step.
         """
-        if getattr(self, "grad_scale", None) is not None:
+        if "found_inf" in self.__dict__:  # a GradScaler left it, with the scale
+            del self.__dict__["grad_scale"], self.__dict__["found_inf"]
             raise GradScalerUnsupportedError(
                 "SAMT does not work with GradScaler: train in bfloat16 autocast, without a scaler"
             )
@@ -241,6 +252,8 @@ class SAMT(torch.optim.Optimizer):
             loss = None
         else:
             kinds = {block.group["meta_batch"] for block in blocks if block.looks_ahead}
+            if meta_closure is not None:
+                self._refuse_unused_meta_closure()
             meta = meta_closures(kinds, closure, meta_closure)
             self._refuse_leftover_gradients()
             loss = self._sweep(blocks, closure, meta)
@@ -281,12 +294,11 @@ class SAMT(torch.optim.Optimizer):
         meta: dict[str, Callable[[], Any]],
     ) -> Loss:
         """Algorithm 1: OAGD on one block after the other, each at the newest other blocks."""
-        if not blocks:
-            return closure()
         models = [c.model for c in (closure, *meta.values()) if isinstance(c, Closure)]
         parameters = [p for group in self.param_groups for p in group["params"]]
         total = sum(b.group["inner_steps"] * (1 + b.looks_ahead) for b in blocks)
         before = [group["passes"] for group in self.param_groups]
+        recorded = len(self.history.entries) if self.history is not None else 0
         first_loss: Loss | None = None
         try:
             with RepeatedEvaluation(parameters, models, total) as evaluation:
@@ -294,11 +306,14 @@ class SAMT(torch.optim.Optimizer):
                     for _ in range(block.group["inner_steps"]):
                         loss = self._oagd(block, evaluation, closure, meta)
                         first_loss = loss if first_loss is None else first_loss
+                if first_loss is None:  # all blocks of this call are frozen
+                    first_loss = evaluation.gradient(closure, ()).loss
         except BaseException:
             for group, passes in zip(self.param_groups, before, strict=True):
                 group["passes"] = passes
+            if self.history is not None:
+                del self.history.entries[recorded:]
             raise
-        assert first_loss is not None
         return first_loss
 
     def _oagd(
@@ -322,8 +337,9 @@ class SAMT(torch.optim.Optimizer):
     def _evaluate(
         self, evaluation: RepeatedEvaluation, closure: Callable[[], Any], block: SubProblem
     ) -> tuple[Loss, list[Tensor | None]]:
+        count = evaluation.count
         result = evaluation.gradient(closure, block.parameters)
-        block.group["passes"] += 1
+        block.group["passes"] += evaluation.count - count
         if not math.isfinite(result.loss):
             raise NonFiniteLossError(
                 f"the loss is {float(result.loss)} in block {block.group['name']!r} at step "
@@ -334,21 +350,16 @@ class SAMT(torch.optim.Optimizer):
 
     def _step_on_gradients(self, blocks: list[SubProblem]) -> None:
         """`loss.backward(); optimizer.step()`: the gradients are there, none else is needed."""
-        first = self.param_groups[0]
-        if (
-            any(block.looks_ahead or block.group["inner_steps"] > 1 for block in blocks)
-            or len(blocks) > 1
-        ):
+        repeats = any(block.looks_ahead or block.group["inner_steps"] > 1 for block in blocks)
+        if repeats or len(blocks) > 1:
             raise ClosureRequiredError(
                 "this mode evaluates the loss more than once in a step: call "
-                "optimizer.step(samt.closure(model, loss_fn, inputs, targets)), or build SAMT "
-                f"with meta_batch='next' and order='cyclic' (now {first['meta_batch']!r} and "
-                f"{first['order']!r}) to keep loss.backward(); optimizer.step()"
+                "optimizer.step(samt.closure(model, loss_fn, inputs, targets)); or, to keep "
+                "loss.backward(); optimizer.step(), build SAMT with meta_batch='next', "
+                "inner_steps=1 and order='cyclic' or one block"
             )
         for block in blocks:
             gradients = [parameter.grad for parameter in block.parameters]
-            if all(gradient is None for gradient in gradients):
-                continue
             for gradient in gradients:
                 refuse_sparse(gradient)
             block.learn(gradients) if block.learns_from_next else None
@@ -359,6 +370,13 @@ class SAMT(torch.optim.Optimizer):
     def _record(self, block: SubProblem, loss: Loss | None) -> None:
         if self.history is not None:
             self.history.record(block.group["calls"], block.group, loss, block.step_sizes)
+
+    def _refuse_unused_meta_closure(self) -> None:
+        looking = (block.group["meta_batch"] for block in self._bound() if block.looks_ahead)
+        if not {"subset", "fresh"} & set(looking):
+            raise OptionError(
+                "meta_closure is used with meta_batch='subset' or 'fresh' alone: leave it out"
+            )
 
     def _refuse_leftover_gradients(self) -> None:
         if any(p.grad is not None for group in self.param_groups for p in group["params"]):

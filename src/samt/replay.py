@@ -37,12 +37,14 @@ class RepeatedEvaluation:
 
     Attributes:
         remaining: how many of them are left.
+        count: how many there were.
     """
 
     def __init__(
         self, parameters: Iterable[Tensor], models: Iterable[nn.Module], total: int
     ) -> None:
         self.remaining = total
+        self.count = 0
         self._trainable = [parameter for parameter in parameters if parameter.requires_grad]
         self._trainable_ids = {id(parameter) for parameter in self._trainable}
         self._models = list(dict.fromkeys(models))
@@ -88,36 +90,39 @@ class RepeatedEvaluation:
             UnsupportedGradientError: a gradient is sparse.
         """
         own = [p for p in block if id(p) in self._trainable_ids]
-        try:
+        loss, gradients = None, None
+        if own or not self._trainable:
             loss, gradients = self._evaluate(closure, own, unfrozen=own)
-        except RuntimeError as error:  # `backward` inside the closure, on a loss without a graph
-            if "does not require grad" not in str(error):
-                raise
-            gradients = None
-        if gradients is None:
+        if gradients is None and self._trainable:
             # Either the block has no part in this loss or the closure gives no gradient at all:
             # with every parameter unfrozen the two look different.
             loss, gradients = self._evaluate(closure, own, unfrozen=self._trainable)
-        if gradients is None:
+        if loss is None or (gradients is None and self._trainable):
             raise NoGradientError(
                 "the closure returned no loss that can be differentiated: return the loss tensor "
-                "itself, not loss.item() or loss.detach(), or call loss.backward() in the closure"
+                "itself, not loss.item() or loss.detach(), or call loss.backward() in the closure "
+                "and return the loss"
             )
         self.remaining -= 1
-        by_parameter = dict(zip(map(id, own), gradients, strict=True))
+        by_parameter = dict(zip(map(id, own), gradients or (), strict=True))
         return BlockGradient(loss, [by_parameter.get(id(p)) for p in block])
 
     def _evaluate(
         self, closure: Callable[[], Any], own: list[Tensor], unfrozen: list[Tensor]
-    ) -> tuple[Loss, list[Tensor | None] | None]:
-        if self._after_first is not None:
+    ) -> tuple[Loss | None, list[Tensor | None] | None]:
+        if self.count:
             self._before.restore()
+        self.count += 1
         torch.clear_autocast_cache()  # it may hold casts of weights that have changed since
         _require_grad(unfrozen, True)
         try:
             with torch.enable_grad():
                 loss = closure()
                 gradients = _gradients(loss, own, unfrozen)
+        except RuntimeError as error:  # `backward` inside the closure, on a loss without a graph
+            if "does not require grad" not in str(error):
+                raise
+            return None, None
         finally:
             _require_grad(unfrozen, False)
         if self._after_first is None:
@@ -132,7 +137,7 @@ def _gradients(loss: Any, own: list[Tensor], unfrozen: list[Tensor]) -> list[Ten
         for parameter in unfrozen:
             parameter.grad = None
     elif isinstance(loss, Tensor) and loss.requires_grad:
-        gradients = list(torch.autograd.grad(loss, own, allow_unused=True))
+        gradients = list(torch.autograd.grad(loss, own, allow_unused=True)) if own else []
     else:
         return None
     for gradient in gradients:
@@ -153,16 +158,22 @@ def _require_grad(parameters: Iterable[Tensor], flag: bool) -> None:
         parameter.requires_grad_(flag)
 
 
+def _copy_of(buffer: Tensor | None) -> Tensor | None:
+    """A copy, unless the buffer is None or an expanded tensor, which nothing can write to."""
+    if buffer is None or (0 in buffer.stride() and buffer.numel() > 1):
+        return None
+    return buffer.clone()
+
+
 class _Surroundings:
     """Buffers of the models, and the state of every random number generator they may use."""
 
     def __init__(self, models: Sequence[nn.Module], devices: Iterable[torch.device]) -> None:
         self._buffers = [
-            (module._buffers, name, buffer, buffer.clone())
+            (module._buffers, name, buffer, _copy_of(buffer))
             for model in models
             for module in model.modules()
             for name, buffer in module._buffers.items()
-            if buffer is not None
         ]
         self._cpu = torch.get_rng_state()
         self._devices = [
@@ -172,7 +183,8 @@ class _Surroundings:
     def restore(self) -> None:
         for buffers, name, buffer, copy in self._buffers:
             buffers[name] = buffer  # some modules assign a new tensor
-            buffer.copy_(copy)
+            if buffer is not None and copy is not None:
+                buffer.copy_(copy)
         torch.set_rng_state(self._cpu)
         for device, state in self._devices:
             torch.get_device_module(device).set_rng_state(state, device)

@@ -10,8 +10,9 @@ meta loss has the derivative −(g ⊙ h) with respect to η, summed down to the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ from samt.eta_model import (
     Trace,
     gradient_statistics,
     initial_eta_model,
+    is_eta_model_of,
 )
 from samt.step_size import (
     Number,
@@ -53,10 +55,14 @@ def complete_state(
     like = torch.zeros((), dtype=state_dtype(parameter), device=parameter.device)
     fresh: dict[str, Tensor] = {}
     if group["parts"] != "fixed":
+        shape = step_size_shape(group["step_size"], parameter)
+        form = shape, group["head"], group["eta_hidden"]
         if "eta_model" not in state:
-            shape = step_size_shape(group["step_size"], parameter)
-            fresh |= initial_eta_model(
-                shape, group["head"], group["eta_hidden"], group["seed"], index, like
+            fresh |= initial_eta_model(*form, group["seed"], index, like)
+        elif not is_eta_model_of(state, *form):
+            raise OptionError(
+                f"step_size, head and eta_hidden of block {group['name']!r} cannot change once its "
+                "eta models are made: build a new SAMT"
             )
         if group["meta_batch"] == "next":
             # A zero gradient makes the first `learn` leave the eta model as it is.
@@ -68,6 +74,24 @@ def complete_state(
         fresh["ball_scale"] = torch.ones_like(like)
     for key, value in fresh.items():
         state.setdefault(key, value)
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _in_own_precision(method: Callable[P, R]) -> Callable[P, R]:
+    """Keep a surrounding autocast, which is meant for the model, out of a SubProblem's method."""
+
+    @functools.wraps(method)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        device = cast(SubProblem, args[0]).parameters[0].device.type
+        if not torch.is_autocast_enabled(device):
+            return method(*args, **kwargs)
+        with torch.autocast(device, enabled=False):
+            return method(*args, **kwargs)
+
+    return wrapped
 
 
 class SubProblem:
@@ -104,8 +128,9 @@ class SubProblem:
             self.eta = EtaModels(
                 self.states, group["eta_hidden"], group["projection"], self._entries
             )
-        # To see cheaply whether somebody has put other tensors into the state.
+        # To see cheaply whether somebody has changed the options or the state's tensors.
         self._bound = [state.get("eta_model") for state in self.states]
+        self._structure = _structure(group)
 
     @property
     def looks_ahead(self) -> bool:
@@ -119,7 +144,7 @@ class SubProblem:
 
     def is_bound_to(self, states: Sequence[dict[str, Tensor]]) -> bool:
         """Whether the optimizer's state still holds the tensors that this object works on."""
-        return all(
+        return self._structure == _structure(self.group) and all(
             state is mine and state.get("eta_model") is bound
             for state, mine, bound in zip(states, self.states, self._bound, strict=True)
         )
@@ -132,6 +157,7 @@ class SubProblem:
             changed += [state[key] for key in kept if key in state]
         return [(tensor, tensor.detach().clone()) for tensor in changed]
 
+    @_in_own_precision
     def descend(self, gradients: Sequence[Tensor | None]) -> None:
         """Steps 1 to 5: from the block's gradient to its trial weights, which it keeps.
 
@@ -141,6 +167,8 @@ class SubProblem:
         """
         group = self.group
         lr: Number = group["lr"]
+        if isinstance(lr, Tensor):
+            lr = lr.reshape(())
         g = self._zeros_for_missing(gradients)
         if group["max_grad_norm"] is not None:
             g = clipped(g, group["max_grad_norm"])
@@ -163,6 +191,7 @@ class SubProblem:
         if group["radius"] is not None:
             self._project_onto_ball()
 
+    @_in_own_precision
     def learn(self, meta_gradients: Sequence[Tensor | None]) -> None:
         """Step 6: one plain gradient-descent step of the eta models on the meta loss.
 
@@ -261,6 +290,12 @@ class SubProblem:
         inner = torch.stack([(a * b).sum() for a, b in zip(away, h, strict=True)]).sum()
         along = torch.where(scale < 1, inner / norm_of_all(away).square(), 0.0)
         return [scale * (b - along * a) for a, b in zip(away, h, strict=True)]
+
+
+def _structure(group: dict[str, Any]) -> tuple[Any, ...]:
+    """The options that decide what state there is."""
+    names = ("step_size", "head", "projection", "parts", "meta_batch", "eta_hidden")
+    return (*(group[name] for name in names), group["radius"] is None)
 
 
 def norm_of_all(tensors: Sequence[Tensor]) -> Tensor:
