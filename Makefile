@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 # Real data sets (MNIST, Fashion-MNIST); tests that need them are skipped, and say so, without.
-SAMT_DATA_DIR ?= $(wildcard ../shared/data)
+SAMT_DATA_DIR ?= $(abspath $(wildcard ../shared/data))
 export SAMT_DATA_DIR
 
 .PHONY: demo test lint bench docs clean

@@ -50,15 +50,15 @@ def stepper(method: str, widths: list[int], inputs: Tensor, targets: Tensor) -> 
     model = mlp(widths)
     optimizer = METHODS[method](model)
 
-    def samt_step() -> None:
-        optimizer.step(samt.closure(model, LOSS, inputs, targets))
+    def step() -> None:
+        if isinstance(optimizer, samt.SAMT):
+            optimizer.step(samt.closure(model, LOSS, inputs, targets))
+        else:
+            optimizer.zero_grad()
+            LOSS(model(inputs), targets).backward()
+            optimizer.step()
 
-    def torch_step() -> None:
-        optimizer.zero_grad()
-        LOSS(model(inputs), targets).backward()
-        optimizer.step()
-
-    return samt_step if isinstance(optimizer, samt.SAMT) else torch_step
+    return step
 
 
 def measure(steppers: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:

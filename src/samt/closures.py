@@ -41,7 +41,7 @@ class Closure:
                 "this samt.closure has no batch, so every second sample cannot be taken: use "
                 "samt.closure(model, loss_fn, inputs, targets), or meta_batch='same' or 'next'"
             )
-        return Closure(self.model, self.loss_fn, _every_second(self.batch))
+        return type(self)(self.model, self.loss_fn, _every_second(self.batch))
 
 
 def closure(model: nn.Module, loss_fn: Callable[..., Tensor], *batch: Any) -> Closure:

@@ -308,6 +308,7 @@ class SAMT(torch.optim.Optimizer):
                         first_loss = loss if first_loss is None else first_loss
                 if first_loss is None:  # all blocks of this call are frozen
                     first_loss = evaluation.gradient(closure, ()).loss
+                    self.param_groups[0]["passes"] += evaluation.count
         except BaseException:
             for group, passes in zip(self.param_groups, before, strict=True):
                 group["passes"] = passes

@@ -172,10 +172,11 @@ class SubProblem:
         g = self._zeros_for_missing(gradients)
         if group["max_grad_norm"] is not None:
             g = clipped(g, group["max_grad_norm"])
-        self._decay(gradients, lr)
+        decays = [1 - lr * group["weight_decay"] if x is not None else 1 for x in gradients]
         if self.eta is None:
-            self.step_sizes = [torch.as_tensor(lr, dtype=self.dtype) for _ in g]
-            self._move_fixed(g, lr)
+            step_size = torch.as_tensor(lr, dtype=self.dtype, device=g[0].device)
+            self.step_sizes = [step_size for _ in g]
+            self._move_fixed(g, lr, decays)
         else:
             trace = self.eta.forward(gradient_statistics(g))
             left, right = self._coefficients(lr)
@@ -187,7 +188,7 @@ class SubProblem:
                     step_sizes.split(self._entries), self._shapes, strict=True
                 )
             ]
-            self._move(g, self.step_sizes)
+            self._move(g, decays)
         if group["radius"] is not None:
             self._project_onto_ball()
 
@@ -223,27 +224,23 @@ class SubProblem:
             for gradient, parameter in zip(gradients, self.parameters, strict=True)
         ]
 
-    def _decay(self, gradients: Sequence[Tensor | None], lr: Number) -> None:
-        if self.group["weight_decay"] == 0:
-            return
-        for gradient, parameter in zip(gradients, self.parameters, strict=True):
-            if gradient is not None:
-                parameter.mul_(1 - lr * self.group["weight_decay"])
+    def _move(self, g: Sequence[Tensor], decays: Sequence[Number]) -> None:
+        """Equation (9): w ← (1 − lr · weight_decay) w − η ⊙ g."""
+        moves = zip(self.parameters, g, self.step_sizes, decays, strict=True)
+        for parameter, gradient, step_size, decay in moves:
+            weight = parameter.to(self.dtype)  # the parameter itself, but for low precision
+            if self.group["weight_decay"] != 0:
+                weight.mul_(decay)
+            weight.addcmul_(gradient, step_size, value=-1)
+            if weight is not parameter:
+                parameter.copy_(weight)
 
-    def _move(self, g: Sequence[Tensor], step_sizes: Sequence[Tensor]) -> None:
-        for parameter, gradient, step_size in zip(self.parameters, g, step_sizes, strict=True):
-            if parameter.dtype == self.dtype:
-                parameter.addcmul_(gradient, step_size, value=-1)
-            else:
-                parameter.copy_(parameter.to(self.dtype).addcmul_(gradient, step_size, value=-1))
-
-    def _move_fixed(self, g: list[Tensor], lr: Number) -> None:
-        same = all(parameter.dtype == self.dtype for parameter in self.parameters)
-        if same and not isinstance(lr, Tensor):
+    def _move_fixed(self, g: list[Tensor], lr: Number, decays: Sequence[Number]) -> None:
+        plain = all(parameter.dtype == self.dtype for parameter in self.parameters)
+        if plain and not isinstance(lr, Tensor) and self.group["weight_decay"] == 0:
             torch._foreach_add_(self.parameters, g, alpha=-lr)  # bit for bit what SGD does
         else:
-            step_size = torch.as_tensor(lr, dtype=self.dtype, device=g[0].device)
-            self._move(g, [step_size] * len(g))
+            self._move(g, decays)
 
     # What `learn` needs of the last `descend`: held here, and in the state where it has to
     # outlive the step.
