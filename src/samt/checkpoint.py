@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
+from torch.optim import Optimizer
 
 from samt.errors import CheckpointMismatchError
-
-if TYPE_CHECKING:
-    from samt.optimizer import SAMT
 
 CALLABLE = "callable"  # stands for a step_size that only code can say
 
@@ -29,7 +27,7 @@ def portable(state_dict: dict[str, Any]) -> dict[str, Any]:
 
 
 def load(
-    optimizer: SAMT,
+    optimizer: Optimizer,
     torch_load: Callable[[dict[str, Any]], None],
     state_dict: dict[str, Any],
 ) -> None:
@@ -79,7 +77,7 @@ def load(
             hook.remove()
 
 
-def _matched(optimizer: SAMT, state_dict: dict[str, Any]) -> dict[str, Any]:
+def _matched(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
     """The saved groups and their parameters in the optimizer's order, checked."""
     saved = state_dict.get("param_groups")
     groups = optimizer.param_groups

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from samt.optimizer import SAMT
+
+class Watched(Protocol):
+    """An optimizer that calls `record` of its history, if it has one."""
+
+    history: History | None
 
 
 class Entry(NamedTuple):
@@ -42,7 +45,7 @@ class History:
         [(0, 'weight'), (0, 'bias')]
     """
 
-    def __init__(self, optimizer: SAMT, every: int = 1) -> None:
+    def __init__(self, optimizer: Watched, every: int = 1) -> None:
         self.every = every
         self.entries: list[Entry] = []
         optimizer.history = self
