@@ -21,13 +21,13 @@ LOSS = nn.functional.cross_entropy
 # options, and how many evaluations of 3 blocks one step takes
 MODES: list[tuple[dict[str, Any], int]] = [
     ({}, 6),
-    ({"meta_batch": "same"}, 6),
+    ({"meta_batch": "same"}, 4),
     ({"meta_batch": "fresh"}, 6),
     ({"meta_batch": "next"}, 3),
     ({"parts": "fixed"}, 3),
     ({"inner_steps": 3}, 18),
     ({"inner_steps": 2, "meta_batch": "next", "order": "reverse"}, 6),
-    ({"order": "random", "meta_batch": "same", "radius": 0.1}, 6),
+    ({"order": "random", "meta_batch": "same", "radius": 0.1}, 4),
     ({"order": "cyclic"}, 2),
     ({"order": "cyclic", "meta_batch": "next"}, 1),
     ({"partition": 2, "step_size": "row", "head": "dense"}, 4),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -17,15 +16,18 @@ from samt.errors import (
     DuplicateParameterError,
     GradScalerUnsupportedError,
     LeftoverGradientsError,
-    NonFiniteLossError,
     OptionError,
     UnsupportedGradientError,
     explain_unknown_options,
 )
+from samt.evaluation import Loss, RepeatedEvaluation, refuse_sparse
 from samt.history import History
-from samt.replay import Loss, RepeatedEvaluation, refuse_sparse
+from samt.replay import Replay
 from samt.step_size import Granularity
 from samt.subproblem import SubProblem, complete_state
+from samt.sweep import Sweep
+
+_MOST_REPLAYS = 4  # a new module for every step would otherwise fill the memory
 
 
 class Passes(NamedTuple):
@@ -71,6 +73,9 @@ class SAMT(torch.optim.Optimizer):
             scheduler on `lr` anneals the whole step.
         weight_decay: decoupled: w ← (1 − lr · weight_decay) · w before each step.
         max_grad_norm: clip the block's gradient to this norm before the statistics.
+        replay: with `samt.closure`, do not compute again what ran ahead of a block since the
+            last evaluation. Changes no number; right for models whose modules depend on
+            nothing but their inputs, parameters, buffers and torch's random numbers.
         seed: of the eta models' initial weights and of the random order.
 
     Raises:
@@ -109,6 +114,7 @@ class SAMT(torch.optim.Optimizer):
         relative: bool | float = False,
         weight_decay: float = 0.0,
         max_grad_norm: float | None = None,
+        replay: bool = True,
         seed: int = 0,
     ) -> None:
         defaults = {
@@ -126,10 +132,12 @@ class SAMT(torch.optim.Optimizer):
             "relative": relative,
             "weight_decay": weight_decay,
             "max_grad_norm": max_grad_norm,
+            "replay": replay,
             "seed": seed,
         }
         options.check(defaults)
         self._subproblems: list[SubProblem] | None = None
+        self._replays: dict[torch.nn.Module, Replay] = {}
         self.history: History | None = None
         super().__init__(params, defaults)
         self._bound()
@@ -137,6 +145,7 @@ class SAMT(torch.optim.Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._subproblems = None  # they point into the old state
+        self._replays = {}
         self.__dict__.setdefault("history", None)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -166,8 +175,11 @@ class SAMT(torch.optim.Optimizer):
         """Check a new block and give it what every block has."""
         group.setdefault("name", f"block {len(self.param_groups) - 1}")
         options.check(group)
-        if group["order"] != self.param_groups[0]["order"]:
-            raise OptionError("'order' is one for all blocks: give it to SAMT, not to a group")
+        for option in ("order", "replay"):
+            if group[option] != self.param_groups[0][option]:
+                raise OptionError(
+                    f"{option} is one for all blocks: give it to SAMT, not to a group"
+                )
         group.setdefault("calls", self.param_groups[0].get("calls", 0))
         group.setdefault("passes", 0)
         for parameter in group["params"]:
@@ -273,8 +285,9 @@ class SAMT(torch.optim.Optimizer):
                 for parameter, state in zip(group["params"], own, strict=True):
                     complete_state(state, group, parameter, index)
                     index += 1
-            pairs = zip(self.param_groups, states, strict=True)
-            self._subproblems = [SubProblem(group, own) for group, own in pairs]
+            numbered = enumerate(zip(self.param_groups, states, strict=True))
+            self._subproblems = [SubProblem(i, group, own) for i, (group, own) in numbered]
+            self._replays.clear()
         return self._subproblems
 
     def _order(self) -> Sequence[int]:
@@ -294,60 +307,44 @@ class SAMT(torch.optim.Optimizer):
         meta: dict[str, Callable[[], Any]],
     ) -> Loss:
         """Algorithm 1: OAGD on one block after the other, each at the newest other blocks."""
-        models = [c.model for c in (closure, *meta.values()) if isinstance(c, Closure)]
+        closures = [c for c in (closure, *meta.values()) if isinstance(c, Closure)]
+        models = [c.model for c in closures]
+        replays = {model: self._replay(model) for model in models} if self._replaying() else {}
         parameters = [p for group in self.param_groups for p in group["params"]]
-        total = sum(b.group["inner_steps"] * (1 + b.looks_ahead) for b in blocks)
         before = [group["passes"] for group in self.param_groups]
         recorded = len(self.history.entries) if self.history is not None else 0
-        first_loss: Loss | None = None
         try:
-            with RepeatedEvaluation(parameters, models, total) as evaluation:
-                for block in blocks:
-                    for _ in range(block.group["inner_steps"]):
-                        loss = self._oagd(block, evaluation, closure, meta)
-                        first_loss = loss if first_loss is None else first_loss
-                if first_loss is None:  # all blocks of this call are frozen
-                    first_loss = evaluation.gradient(closure, ()).loss
-                    self.param_groups[0]["passes"] += evaluation.count
+            with RepeatedEvaluation(parameters, models, replays) as evaluation:
+                if blocks:
+                    return Sweep(evaluation, closure, meta, self._record).run(blocks)
+                loss = evaluation.gradients(closure, {}, None).loss  # all of them are frozen
+                self.param_groups[0]["passes"] += evaluation.count
+                return loss
         except BaseException:
             for group, passes in zip(self.param_groups, before, strict=True):
                 group["passes"] = passes
             if self.history is not None:
                 del self.history.entries[recorded:]
             raise
-        return first_loss
 
-    def _oagd(
-        self,
-        block: SubProblem,
-        evaluation: RepeatedEvaluation,
-        closure: Callable[[], Any],
-        meta: dict[str, Callable[[], Any]],
-    ) -> Loss:
-        """One step of Algorithm 2 or 3 on one block."""
-        loss, gradients = self._evaluate(evaluation, closure, block)
-        evaluation.about_to_change(block.snapshot)
-        if block.learns_from_next:
-            block.learn(gradients)
-        block.descend(gradients)
-        if block.looks_ahead:
-            block.learn(self._evaluate(evaluation, meta[block.group["meta_batch"]], block)[1])
-        self._record(block, loss)
-        return loss
+    def _replaying(self) -> bool:
+        # One block alone: nothing that runs ahead of it was evaluated before.
+        first = self.param_groups[0]
+        return first["replay"] and (len(self.param_groups) > 1 or first["inner_steps"] > 1)
 
-    def _evaluate(
-        self, evaluation: RepeatedEvaluation, closure: Callable[[], Any], block: SubProblem
-    ) -> tuple[Loss, list[Tensor | None]]:
-        count = evaluation.count
-        result = evaluation.gradient(closure, block.parameters)
-        block.group["passes"] += evaluation.count - count
-        if not math.isfinite(result.loss):
-            raise NonFiniteLossError(
-                f"the loss is {float(result.loss)} in block {block.group['name']!r} at step "
-                f"{block.group['calls']}; weights and state are those of before this step: "
-                "lower lr, set max_grad_norm, or look for bad values in the batch"
-            )
-        return result
+    def _replay(self, model: torch.nn.Module) -> Replay:
+        if model not in self._replays:
+            if len(self._replays) >= _MOST_REPLAYS:
+                self._replays.clear()
+            block_of = {
+                id(parameter): index
+                for index, group in enumerate(self.param_groups)
+                for parameter in group["params"]
+            }
+            devices = {p.device for g in self.param_groups for p in g["params"]}
+            accelerators = [device for device in devices if device.type != "cpu"]
+            self._replays[model] = Replay(model, block_of, accelerators)
+        return self._replays[model]
 
     def _step_on_gradients(self, blocks: list[SubProblem]) -> None:
         """`loss.backward(); optimizer.step()`: the gradients are there, none else is needed."""

@@ -1,190 +1,247 @@
-"""Repeated evaluation of one loss within a step, invisible from outside.
+"""Replay: what ran ahead of a block since the last evaluation is not computed again.
 
-The loss is evaluated several times in a step, at changing weights of one block after the other.
-All evaluations see the same function: buffers and randomness start each one as they started
-the first. After the step, both stand as after one single evaluation. If anything raises, the
-weights, the eta models, the buffers, the randomness and `requires_grad` are those of before.
+While a model is evaluated, the outputs of its modules are recorded in call order. In the next
+evaluation every call that ended before the first use of a changed block, or of the block that is
+differentiated, returns what it returned before. This needs no knowledge of the model: modules
+may be nested, shared, or called from any code, as long as their calls are deterministic.
+
+A block is used where one of its parameters enters a torch function; which module's own code that
+is, is observed once, in the first evaluation. Two things make a recorded call unfit: another
+order of calls (the evaluation is then repeated in full, and replay is off for this model, with
+one warning), and a write into its output (the call is then made again).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from types import TracebackType
-from typing import Any, NamedTuple
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
 
-from samt.errors import NoGradientError, UnsupportedGradientError
-
-Loss = Tensor | float
-
-
-class BlockGradient(NamedTuple):
-    """Loss of one pass, without its graph, and one gradient (or None) for each parameter."""
-
-    loss: Loss
-    gradients: list[Tensor | None]
+from samt.randomness import RandomStates
 
 
-class RepeatedEvaluation:
-    """The evaluations of one step; a context manager.
+class CallOrderChangedError(Exception):
+    """The model called its modules in another order than before; never leaves samt."""
+
+
+@dataclass(slots=True)
+class Call:
+    """One call of a module."""
+
+    module: nn.Module
+    end: int = -1  # index after the last call inside this one; -1 while it is not over
+    output: Any = None
+    versions: list[tuple[Tensor, int]] = field(default_factory=list)
+    random: RandomStates | None = None  # after the call, for models that draw numbers
+
+    def finish(self, output: Any, end: int, random: RandomStates | None) -> None:
+        """Keep the output, unless it holds something that cannot be watched for writes."""
+        leaves = pytree.tree_leaves(output)
+        if not all(isinstance(x, Tensor | int | float | str | None) for x in leaves):
+            return
+        self.output = pytree.tree_map_only(Tensor, Tensor.detach, output)
+        self.versions = [(x, x._version) for x in leaves if isinstance(x, Tensor)]
+        self.versions = [(x.detach(), version) for x, version in self.versions]
+        self.random = random
+        self.end = end
+
+    def is_intact(self) -> bool:
+        """Whether nobody has written into the output since."""
+        return all(tensor._version == version for tensor, version in self.versions)
+
+
+@dataclass(slots=True)
+class Record:
+    """The calls of one closure's last evaluation, as far as they can be of use again."""
+
+    calls: list[Call] = field(default_factory=list)
+    changed: set[int] = field(default_factory=set)  # blocks that changed since
+
+
+class Replay:
+    """Replay for one model.
 
     Args:
-        parameters: all parameters of the optimizer.
-        models: the models that the closures evaluate, as far as they are known.
-        total: how many evaluations the step will take.
+        model: whose modules are recorded.
+        block_of: the number of each parameter's block, by the parameter's `id`.
+        devices: accelerators whose random numbers the model may draw.
 
     Attributes:
-        remaining: how many of them are left.
-        count: how many there were.
+        enabled: whether the model is one for which replay is right.
+        draws: whether the model draws random numbers; to be set after the first evaluation.
     """
 
     def __init__(
-        self, parameters: Iterable[Tensor], models: Iterable[nn.Module], total: int
+        self, model: nn.Module, block_of: Mapping[int, int], devices: Iterable[torch.device]
     ) -> None:
-        self.remaining = total
-        self.count = 0
-        self._trainable = [parameter for parameter in parameters if parameter.requires_grad]
-        self._trainable_ids = {id(parameter) for parameter in self._trainable}
-        self._models = list(dict.fromkeys(models))
-        self._devices = {p.device for p in self._trainable if p.device.type != "cpu"}
-        self._undo: list[tuple[Tensor, Tensor]] = []
-        self._after_first: _Surroundings | None = None
+        self.model = model
+        self.modules = list(model.modules())
+        self.enabled = not any(_is_opaque(module) for module in self.modules)
+        self._block_of = block_of
+        self._uses: dict[nn.Module | None, set[int]] = {
+            module: {block_of[id(p)] for p in module.parameters(recurse=False) if id(p) in block_of}
+            for module in self.modules
+        }
+        self._uses[None] = set()
+        self._observed = False
+        self._forwards = {module: self._wrapped(module) for module in self.modules}
+        self._originals: dict[nn.Module, Callable[..., Any]] = {}
+        self._devices = list(devices)
+        self._record: Record | None = None  # while an evaluation is under way
+        self._stack: list[nn.Module] = []
+        self.draws = True
 
-    def __enter__(self) -> RepeatedEvaluation:
-        self._before = _Surroundings(self._models, self._devices)
-        _require_grad(self._trainable, False)
-        return self
-
-    def __exit__(
+    def evaluate(
         self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        _require_grad(self._trainable, True)
-        for parameter in self._trainable:
-            parameter.grad = None
-        if kind is not None:
-            for tensor, copy in reversed(self._undo):
-                tensor.copy_(copy)
-            self._before.restore()
-        elif self._after_first is not None:
-            self._after_first.restore()
-
-    def about_to_change(self, snapshot: Callable[[], list[tuple[Tensor, Tensor]]]) -> None:
-        """Keep what is going to change, if an evaluation to come could still raise."""
-        if self.remaining:
-            self._undo += snapshot()
-
-    def gradient(self, closure: Callable[[], Any], block: Sequence[Tensor]) -> BlockGradient:
-        """Evaluate the loss and differentiate it with respect to one block.
+        closure: Callable[[], Any],
+        record: Record,
+        current: Iterable[int],
+        next_changed: int | None,
+    ) -> Any:
+        """Evaluate a closure; use the record, and bring it up to date.
 
         Args:
-            closure: returns the loss; may or may not call `backward` and `zero_grad`.
-            block: the block's parameters; all others are taken as constants.
+            closure: evaluates the model.
+            record: of the same closure's last evaluation; changed in place.
+            current: blocks that are differentiated.
+            next_changed: the block that will change next; None if there is no next evaluation.
+
+        Returns:
+            What the closure returns.
 
         Raises:
-            NoGradientError: there is neither a `.grad` nor a loss with a graph.
-            UnsupportedGradientError: a gradient is sparse.
+            CallOrderChangedError: the record does not fit; evaluate again without it.
         """
-        own = [p for p in block if id(p) in self._trainable_ids]
-        loss, gradients = None, None
-        if own or not self._trainable:
-            loss, gradients = self._evaluate(closure, own, unfrozen=own)
-        if gradients is None and self._trainable:
-            # Either the block has no part in this loss or the closure gives no gradient at all:
-            # with every parameter unfrozen the two look different.
-            loss, gradients = self._evaluate(closure, own, unfrozen=self._trainable)
-        if loss is None or (gradients is None and self._trainable):
-            raise NoGradientError(
-                "the closure returned no loss that can be differentiated: return the loss tensor "
-                "itself, not loss.item() or loss.detach(), or call loss.backward() in the closure "
-                "and return the loss"
-            )
-        self.remaining -= 1
-        by_parameter = dict(zip(map(id, own), gradients or (), strict=True))
-        return BlockGradient(loss, [by_parameter.get(id(p)) for p in block])
-
-    def _evaluate(
-        self, closure: Callable[[], Any], own: list[Tensor], unfrozen: list[Tensor]
-    ) -> tuple[Loss | None, list[Tensor | None] | None]:
-        if self.count:
-            self._before.restore()
-        self.count += 1
-        torch.clear_autocast_cache()  # it may hold casts of weights that have changed since
-        _require_grad(unfrozen, True)
+        self._start(record, {*record.changed, *current}, next_changed)
+        saved = self._install()
         try:
-            with torch.enable_grad():
-                loss = closure()
-                gradients = _gradients(loss, own, unfrozen)
-        except RuntimeError as error:  # `backward` inside the closure, on a loss without a graph
-            if "does not require grad" not in str(error):
-                raise
-            return None, None
+            with self._observation():
+                result = closure()
         finally:
-            _require_grad(unfrozen, False)
-        if self._after_first is None:
-            self._after_first = _Surroundings(self._models, self._devices)
-        return (loss.detach() if isinstance(loss, Tensor) else loss), gradients
+            self._uninstall(saved)
+            self._record = None
+            self._stack.clear()
+        if self._position < self._boundary:
+            raise CallOrderChangedError
+        record.changed.clear()
+        self._observed = True
+        return result
 
-
-def _gradients(loss: Any, own: list[Tensor], unfrozen: list[Tensor]) -> list[Tensor | None] | None:
-    """Gradients of `own`, or None if the closure gave no way to have any."""
-    if any(p.grad is not None for p in unfrozen):  # the closure called backward
-        gradients: list[Tensor | None] = [p.grad for p in own]
-        for parameter in unfrozen:
-            parameter.grad = None
-    elif isinstance(loss, Tensor) and loss.requires_grad:
-        gradients = list(torch.autograd.grad(loss, own, allow_unused=True)) if own else []
-    else:
-        return None
-    for gradient in gradients:
-        refuse_sparse(gradient)
-    return gradients
-
-
-def refuse_sparse(gradient: Tensor | None) -> None:
-    """Raise UnsupportedGradientError for a sparse gradient."""
-    if gradient is not None and gradient.layout != torch.strided:
-        raise UnsupportedGradientError(
-            "SAMT does not support sparse gradients: build the embedding with sparse=False"
+    def give_up(self) -> None:
+        """Switch replay off for this model, with one warning."""
+        self.enabled = False
+        warnings.warn(
+            f"{type(self.model).__name__} calls its modules in an order that changes between "
+            "evaluations of the same batch: samt evaluates it in full from now on",
+            RuntimeWarning,
+            stacklevel=2,
         )
 
+    def _start(self, record: Record, moving: set[int], next_changed: int | None) -> None:
+        used_outside = self._uses[None] & moving
+        uses = (i for i, call in enumerate(record.calls) if self._uses[call.module] & moving)
+        boundary = 0 if used_outside else next(uses, len(record.calls))
+        del record.calls[boundary:]
+        self._record = record
+        self._boundary = boundary
+        self._position = 0
+        self._recording = next_changed is not None
+        self._next_changed = next_changed
 
-def _require_grad(parameters: Iterable[Tensor], flag: bool) -> None:
-    for parameter in parameters:
-        parameter.requires_grad_(flag)
+    def _install(self) -> list[tuple[nn.Module, Any]]:
+        saved = []
+        for module, forward in self._forwards.items():
+            self._originals[module] = module.forward
+            saved.append((module, module.__dict__.get("forward")))  # some put one on the instance
+            module.__dict__["forward"] = forward
+        return saved
+
+    @staticmethod
+    def _uninstall(saved: list[tuple[nn.Module, Any]]) -> None:
+        for module, forward in saved:
+            if forward is None:
+                del module.__dict__["forward"]
+            else:
+                module.__dict__["forward"] = forward
+
+    def _wrapped(self, module: nn.Module) -> Callable[..., Any]:
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            original = self._originals[module]
+            if self._record is None:
+                return original(*args, **kwargs)
+            return self._call(self._record, module, original, args, kwargs)
+
+        return forward
+
+    def _call(
+        self,
+        record: Record,
+        module: nn.Module,
+        original: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        index = self._position
+        self._position += 1
+        if index < self._boundary:
+            call = record.calls[index]
+            if call.module is not module:
+                raise CallOrderChangedError
+            if call.end != -1 and call.end <= self._boundary and call.is_intact():
+                self._position = call.end
+                if call.random is not None:
+                    call.random.restore()
+                return call.output
+            call.end = -1
+        else:
+            if self._next_changed in self._uses[module]:
+                self._recording = False
+            call = Call(module)
+            if self._recording:
+                record.calls.append(call)
+        self._stack.append(module)
+        output = original(*args, **kwargs)
+        self._stack.pop()
+        if self._recording:
+            random = RandomStates(self._devices) if self.draws else None
+            call.finish(output, self._position, random)
+        return output
+
+    def _observation(self) -> AbstractContextManager[Any]:
+        return nullcontext() if self._observed else _Observer(self)
+
+    def note_use(self, parameter: Tensor) -> None:
+        """A parameter enters a torch function, in the code of the module on top of the stack."""
+        block = self._block_of.get(id(parameter))
+        if block is not None:
+            self._uses[self._stack[-1] if self._stack else None].add(block)
 
 
-def _copy_of(buffer: Tensor | None) -> Tensor | None:
-    """A copy, unless the buffer is None or an expanded tensor, which nothing can write to."""
-    if buffer is None or (0 in buffer.stride() and buffer.numel() > 1):
-        return None
-    return buffer.clone()
+class _Observer(TorchFunctionMode):
+    def __init__(self, replay: Replay) -> None:
+        super().__init__()
+        self._replay = replay
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func.__name__ == "__get__" and not isinstance(result, Tensor):
+            return result  # a look at the dtype, the device or the shape
+        for leaf in pytree.tree_leaves((args, kwargs)):
+            if isinstance(leaf, nn.Parameter):
+                self._replay.note_use(leaf)
+        return result
 
 
-class _Surroundings:
-    """Buffers of the models, and the state of every random number generator they may use."""
-
-    def __init__(self, models: Sequence[nn.Module], devices: Iterable[torch.device]) -> None:
-        self._buffers = [
-            (module._buffers, name, buffer, _copy_of(buffer))
-            for model in models
-            for module in model.modules()
-            for name, buffer in module._buffers.items()
-        ]
-        self._cpu = torch.get_rng_state()
-        self._devices = [
-            (device, torch.get_device_module(device).get_rng_state(device)) for device in devices
-        ]
-
-    def restore(self) -> None:
-        for buffers, name, buffer, copy in self._buffers:
-            buffers[name] = buffer  # some modules assign a new tensor
-            if buffer is not None and copy is not None:
-                buffer.copy_(copy)
-        torch.set_rng_state(self._cpu)
-        for device, state in self._devices:
-            torch.get_device_module(device).set_rng_state(state, device)
+def _is_opaque(module: nn.Module) -> bool:
+    """Whether a module does not run its submodules' Python code, or watches them itself."""
+    kinds = (torch.jit.ScriptModule, nn.parallel.DistributedDataParallel, nn.DataParallel)
+    return isinstance(module, kinds) or hasattr(module, "_orig_mod")

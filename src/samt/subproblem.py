@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeAlias, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -34,6 +34,8 @@ from samt.step_size import (
     relative_factor,
     step_size_shape,
 )
+
+Gradients: TypeAlias = Sequence[Tensor | None]
 
 
 def state_dtype(parameter: Tensor) -> torch.dtype:
@@ -98,6 +100,7 @@ class SubProblem:
     """One block: its tensors, its options and the eta models of its tensors.
 
     Args:
+        index: number of the block.
         group: the param group; options are read from it at every step, so that schedulers and
             hand-made changes take effect.
         states: per parameter, its entry in the optimizer's state, complete.
@@ -106,7 +109,10 @@ class SubProblem:
         step_sizes: η of the last `descend`, one tensor for each parameter.
     """
 
-    def __init__(self, group: dict[str, Any], states: Sequence[dict[str, Tensor]]) -> None:
+    def __init__(
+        self, index: int, group: dict[str, Any], states: Sequence[dict[str, Tensor]]
+    ) -> None:
+        self.index = index
         self.group = group
         self.parameters: list[Tensor] = group["params"]
         self.states = list(states)
@@ -131,6 +137,11 @@ class SubProblem:
         # To see cheaply whether somebody has changed the options or the state's tensors.
         self._bound = [state.get("eta_model") for state in self.states]
         self._structure = _structure(group)
+
+    @property
+    def kind(self) -> str:
+        """Of the meta batch: `same`, `subset`, `fresh` or `next`."""
+        return str(self.group["meta_batch"])
 
     @property
     def looks_ahead(self) -> bool:
@@ -158,7 +169,7 @@ class SubProblem:
         return [(tensor, tensor.detach().clone()) for tensor in changed]
 
     @_in_own_precision
-    def descend(self, gradients: Sequence[Tensor | None]) -> None:
+    def descend(self, gradients: Gradients) -> None:
         """Steps 1 to 5: from the block's gradient to its trial weights, which it keeps.
 
         Args:
@@ -193,7 +204,7 @@ class SubProblem:
             self._project_onto_ball()
 
     @_in_own_precision
-    def learn(self, meta_gradients: Sequence[Tensor | None]) -> None:
+    def learn(self, meta_gradients: Gradients) -> None:
         """Step 6: one plain gradient-descent step of the eta models on the meta loss.
 
         Args:
@@ -216,7 +227,7 @@ class SubProblem:
     def _coefficients(self, lr: Number) -> tuple[Number, Number]:
         return coefficients(self.group["parts"], lr, relative_factor(self.group["relative"]))
 
-    def _zeros_for_missing(self, gradients: Sequence[Tensor | None]) -> list[Tensor]:
+    def _zeros_for_missing(self, gradients: Gradients) -> list[Tensor]:
         return [
             torch.zeros_like(parameter, dtype=self.dtype)
             if gradient is None

@@ -13,7 +13,7 @@ from samt.bench.errors import SettingsError
 from samt.bench.method_specs import METHOD_OPTIONS, parse_spec
 
 # Not for the command line: what it sets itself, and what has no text form.
-_NOT_ON_THE_COMMAND_LINE = {"self", "params", "seed", "compile", "process_group"}
+_NOT_ON_THE_COMMAND_LINE = {"self", "params", "seed", "replay", "compile", "process_group"}
 
 
 def test_the_options_of_samt_are_those_of_its_constructor_with_its_defaults() -> None:

@@ -1,0 +1,102 @@
+"""One sweep of Algorithm 1: OAGD on one block after the other, each at the newest other blocks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from samt.errors import NonFiniteLossError
+from samt.evaluation import Evaluated, Loss, RepeatedEvaluation
+from samt.subproblem import Gradients, SubProblem
+
+
+class Sweep:
+    """The updates of one call of `step`.
+
+    Args:
+        evaluation: evaluates the loss; entered.
+        closure: the loss of the mini-batch S.
+        meta: the losses of the meta batches, by kind.
+        report: called after each update with the block and the loss of its first pass.
+    """
+
+    def __init__(
+        self,
+        evaluation: RepeatedEvaluation,
+        closure: Callable[[], Any],
+        meta: Mapping[str, Callable[[], Any]],
+        report: Callable[[SubProblem, Loss], None],
+    ) -> None:
+        self._evaluation = evaluation
+        self._closure = closure
+        self._meta = meta
+        self._report = report
+
+    def run(self, blocks: Sequence[SubProblem]) -> Loss:
+        """Solve each block's sub-problem approximately, in the order given.
+
+        Args:
+            blocks: one or more, each with something to train.
+
+        Returns:
+            The loss of the first pass, before any update.
+        """
+        updates = [block for block in blocks for _ in range(block.group["inner_steps"])]
+        known: Evaluated | None = None
+        losses = []
+        for block, following in zip(updates, [*updates[1:], None], strict=True):
+            if known is None:
+                again = following is not None or (block.looks_ahead and block.kind == "same")
+                known = self._evaluate(self._closure, [block], block if again else None)
+            losses.append(known.loss)
+            known = self._update(block, known.gradients[block.index], following)
+            self._report(block, losses[-1])
+        return losses[0]
+
+    def _update(
+        self, block: SubProblem, g: Gradients, following: SubProblem | None
+    ) -> Evaluated | None:
+        """One step of Algorithm 2 or 3.
+
+        Returns:
+            An evaluation of S at the new weights, for the update that follows; None if there
+            was none.
+        """
+        undoable = following is not None or block.looks_ahead
+        self._evaluation.about_to_change(block.index, block.snapshot() if undoable else ())
+        if block.learns_from_next:
+            block.learn(g)
+        block.descend(g)
+        if not block.looks_ahead:
+            return None
+        if block.kind == "same" and following is not None:
+            # The pass that gives this block's h gives the gradient of the following update too.
+            both = self._evaluate(self._closure, [block, following], following)
+            block.learn(both.gradients[block.index])
+            return both
+        ahead = self._evaluate(self._meta[block.kind], [block], following)
+        block.learn(ahead.gradients[block.index])
+        return None
+
+    def _evaluate(
+        self,
+        closure: Callable[[], Any],
+        blocks: Sequence[SubProblem],
+        next_changed: SubProblem | None,
+    ) -> Evaluated:
+        count = self._evaluation.count
+        result = self._evaluation.gradients(
+            closure,
+            {block.index: block.parameters for block in blocks},
+            None if next_changed is None else next_changed.index,
+        )
+        group = blocks[0].group
+        group["passes"] += self._evaluation.count - count
+        if not math.isfinite(result.loss):
+            raise NonFiniteLossError(
+                f"the loss is {float(result.loss)} in block {group['name']!r} at step "
+                f"{group['calls']}; weights and state are those of before this step: "
+                "lower lr, set max_grad_norm, or look for bad values in the batch"
+            )
+        return result
