@@ -11,6 +11,7 @@ from typing import ParamSpec, TypeVar
 __all__ = [
     "CheckpointMismatchError",
     "ClosureRequiredError",
+    "CompileError",
     "DuplicateParameterError",
     "GradScalerUnsupportedError",
     "LeftoverGradientsError",
@@ -67,6 +68,10 @@ class UnsupportedGradientError(SAMTError, TypeError):
 
 class GradScalerUnsupportedError(SAMTError, RuntimeError):
     """`torch.amp.GradScaler` scales gradients, which the eta models would read."""
+
+
+class CompileError(SAMTError, RuntimeError):
+    """`compile=True` was asked for and the sweep cannot be compiled."""
 
 
 class NonFiniteLossError(SAMTError, ArithmeticError):

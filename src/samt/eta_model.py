@@ -170,15 +170,20 @@ class EtaModels:
         self.trunk = torch.stack([state["eta_model"] for state in states])
         for state, row in zip(states, self.trunk, strict=True):
             state["eta_model"] = row
-        shapes = [(hidden, len(STATISTICS)), (hidden,), (hidden, hidden), (hidden,)]
         self.dense = "head_weight" in states[0]
-        if not self.dense:
-            shapes += [(2, hidden), (2,)]
-        sizes = [math.prod(shape) for shape in shapes]
-        parts = self.trunk.split(sizes, dim=1)
-        self._layers = [part.unflatten(1, shape) for part, shape in zip(parts, shapes, strict=True)]
+        self._hidden = hidden
+        self.make_views()
         self._offsets = [state.get("offset") for state in states]
         self._heads = [(s["head_weight"], s["head_bias"]) for s in states] if self.dense else []
+
+    def make_views(self) -> None:
+        """Cut the matrix of trunks into weights and biases, (T, …) each."""
+        hidden = self._hidden
+        shapes = [(hidden, len(STATISTICS)), (hidden,), (hidden, hidden), (hidden,)]
+        if not self.dense:
+            shapes += [(2, hidden), (2,)]
+        parts = self.trunk.split([math.prod(shape) for shape in shapes], dim=1)
+        self._layers = [part.unflatten(1, shape) for part, shape in zip(parts, shapes, strict=True)]
 
     @property
     def tensors(self) -> list[Tensor]:

@@ -41,6 +41,7 @@ class RepeatedEvaluation:
 
     Attributes:
         count: how many evaluations there were.
+        draws: whether the first of them drew random numbers.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class RepeatedEvaluation:
         replays: Mapping[nn.Module, Replay],
     ) -> None:
         self.count = 0
+        self.draws = False
         self._trainable = [parameter for parameter in parameters if parameter.requires_grad]
         self._trainable_ids = {id(parameter) for parameter in self._trainable}
         self._models = list(dict.fromkeys(models))
@@ -163,9 +165,9 @@ class RepeatedEvaluation:
             _require_grad(unfrozen, False)
         if self._after_first is None:
             self._after_first = _Surroundings(self._models, self._devices)
-            draws = not self._before.random.equals(self._after_first.random)
+            self.draws = not self._before.random.equals(self._after_first.random)
             for replay in self._replays.values():
-                replay.draws = draws
+                replay.draws = self.draws
         return (loss.detach() if isinstance(loss, Tensor) else loss), gradients
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -23,6 +23,11 @@ class Entry(NamedTuple):
     parameters: tuple[str, ...]
     loss: Tensor | float | None
     step_sizes: Tensor  # (parameters, 3): mean, min, max
+
+
+def summary(step_sizes: Sequence[Tensor]) -> Tensor:
+    """Mean, min and max of each step size, shape (parameters, 3)."""
+    return torch.stack([torch.stack((eta.mean(), eta.min(), eta.max())) for eta in step_sizes])
 
 
 class History:
@@ -55,14 +60,14 @@ class History:
         step: int,
         group: dict[str, Any],
         loss: Tensor | float | None,
-        step_sizes: Sequence[Tensor],
+        step_sizes: Callable[[], Tensor],
     ) -> None:
-        """Called by the optimizer after each update of a block."""
+        """Called by the optimizer after each update of a block; see `summary` for `step_sizes`."""
         if step % self.every:
             return
-        names = group.get("param_names") or [str(i) for i in range(len(step_sizes))]
-        summary = [torch.stack((eta.mean(), eta.min(), eta.max())) for eta in step_sizes]
-        self.entries.append(Entry(step, group["name"], tuple(names), loss, torch.stack(summary)))
+        rows = step_sizes()
+        names = group.get("param_names") or [str(i) for i in range(len(rows))]
+        self.entries.append(Entry(step, group["name"], tuple(names), loss, rows))
 
     @property
     def rows(self) -> list[dict[str, Any]]:

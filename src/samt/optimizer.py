@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +13,7 @@ from torch.optim.optimizer import ParamsT
 
 from samt import checkpoint, options
 from samt.closures import Closure, meta_closures
+from samt.compiled import CompiledSweeps
 from samt.errors import (
     ClosureRequiredError,
     DuplicateParameterError,
@@ -21,11 +24,11 @@ from samt.errors import (
     explain_unknown_options,
 )
 from samt.evaluation import Loss, RepeatedEvaluation, refuse_sparse
-from samt.history import History
+from samt.history import History, summary
 from samt.replay import Replay
 from samt.step_size import Granularity
 from samt.subproblem import SubProblem, complete_state
-from samt.sweep import Sweep
+from samt.sweep import Sweep, refuse_non_finite
 
 _MOST_REPLAYS = 4  # a new module for every step would otherwise fill the memory
 
@@ -76,6 +79,10 @@ class SAMT(torch.optim.Optimizer):
         replay: with `samt.closure`, do not compute again what ran ahead of a block since the
             last evaluation. Changes no number; right for models whose modules depend on
             nothing but their inputs, parameters, buffers and torch's random numbers.
+        compile: with `samt.closure`, run the whole sweep as one graph of `torch.compile`, for
+            each shape of batch; on a GPU as one CUDA graph. The numbers agree to rounding. The
+            third step of a shape waits for the compiler. Models that draw random numbers
+            (dropout) run without, after one warning.
         seed: of the eta models' initial weights and of the random order.
 
     Raises:
@@ -115,6 +122,7 @@ class SAMT(torch.optim.Optimizer):
         weight_decay: float = 0.0,
         max_grad_norm: float | None = None,
         replay: bool = True,
+        compile: bool = False,
         seed: int = 0,
     ) -> None:
         defaults = {
@@ -133,11 +141,13 @@ class SAMT(torch.optim.Optimizer):
             "weight_decay": weight_decay,
             "max_grad_norm": max_grad_norm,
             "replay": replay,
+            "compile": compile,
             "seed": seed,
         }
         options.check(defaults)
         self._subproblems: list[SubProblem] | None = None
         self._replays: dict[torch.nn.Module, Replay] = {}
+        self._compiled = CompiledSweeps()
         self.history: History | None = None
         super().__init__(params, defaults)
         self._bound()
@@ -146,6 +156,7 @@ class SAMT(torch.optim.Optimizer):
         super().__setstate__(state)
         self._subproblems = None  # they point into the old state
         self._replays = {}
+        self._compiled = CompiledSweeps()
         self.__dict__.setdefault("history", None)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -175,7 +186,7 @@ class SAMT(torch.optim.Optimizer):
         """Check a new block and give it what every block has."""
         group.setdefault("name", f"block {len(self.param_groups) - 1}")
         options.check(group)
-        for option in ("order", "replay"):
+        for option in ("order", "replay", "compile"):
             if group[option] != self.param_groups[0][option]:
                 raise OptionError(
                     f"{option} is one for all blocks: give it to SAMT, not to a group"
@@ -259,19 +270,50 @@ class SAMT(torch.optim.Optimizer):
             )
         blocks = [self._bound()[index] for index in self._order()]
         blocks = [b for b in blocks if any(p.requires_grad for p in b.parameters)]
-        if closure is None:
-            self._step_on_gradients(blocks)
-            loss = None
-        else:
-            kinds = {block.group["meta_batch"] for block in blocks if block.looks_ahead}
-            if meta_closure is not None:
-                self._refuse_unused_meta_closure()
-            meta = meta_closures(kinds, closure, meta_closure)
-            self._refuse_leftover_gradients()
-            loss = self._sweep(blocks, closure, meta)
+        with self._taken_back_if_it_fails():
+            if closure is None:
+                self._step_on_gradients(blocks)
+                loss = None
+            else:
+                if meta_closure is not None:
+                    self._refuse_unused_meta_closure()
+                self._refuse_leftover_gradients()
+                loss = self._step_with_closure(blocks, closure, meta_closure)
         for group in self.param_groups:
             group["calls"] += 1
         return loss
+
+    def _step_with_closure(
+        self,
+        blocks: list[SubProblem],
+        closure: Callable[[], Any],
+        meta_closure: Callable[[], Any] | None,
+    ) -> Loss:
+        sweep = partial(self._sweep, blocks, closure, meta_closure)
+        if self.param_groups[0]["compile"]:
+            closures = closure, meta_closure
+            loss = self._compiled.run(blocks, closures, sweep, refuse_non_finite, self._record)
+            if loss is not None:
+                return loss
+
+        def report(block: SubProblem, loss: Loss) -> None:
+            self._record(block, loss, partial(summary, block.step_sizes))
+
+        return sweep(refuse_non_finite, report)
+
+    @contextmanager
+    def _taken_back_if_it_fails(self) -> Iterator[None]:
+        """Passes and history; the weights and all other state are taken back where they change."""
+        passes = [group["passes"] for group in self.param_groups]
+        recorded = len(self.history.entries) if self.history is not None else 0
+        try:
+            yield
+        except BaseException:
+            for group, before in zip(self.param_groups, passes, strict=True):
+                group["passes"] = before
+            if self.history is not None:
+                del self.history.entries[recorded:]
+            raise
 
     def _bound(self) -> list[SubProblem]:
         """The sub-problems, made anew where the state or the blocks are no longer theirs."""
@@ -288,6 +330,7 @@ class SAMT(torch.optim.Optimizer):
             numbered = enumerate(zip(self.param_groups, states, strict=True))
             self._subproblems = [SubProblem(i, group, own) for i, (group, own) in numbered]
             self._replays.clear()
+            self._compiled.forget()
         return self._subproblems
 
     def _order(self) -> Sequence[int]:
@@ -304,28 +347,24 @@ class SAMT(torch.optim.Optimizer):
         self,
         blocks: list[SubProblem],
         closure: Callable[[], Any],
-        meta: dict[str, Callable[[], Any]],
+        meta_closure: Callable[[], Any] | None,
+        check: Callable[[SubProblem, Loss], None],
+        report: Callable[[SubProblem, Loss], None],
     ) -> Loss:
-        """Algorithm 1: OAGD on one block after the other, each at the newest other blocks."""
-        closures = [c for c in (closure, *meta.values()) if isinstance(c, Closure)]
-        models = [c.model for c in closures]
+        kinds = {block.kind for block in blocks if block.looks_ahead}
+        meta = meta_closures(kinds, closure, meta_closure)
+        models = [c.model for c in (closure, *meta.values()) if isinstance(c, Closure)]
         replays = {model: self._replay(model) for model in models} if self._replaying() else {}
         parameters = [p for group in self.param_groups for p in group["params"]]
-        before = [group["passes"] for group in self.param_groups]
-        recorded = len(self.history.entries) if self.history is not None else 0
-        try:
-            with RepeatedEvaluation(parameters, models, replays) as evaluation:
-                if blocks:
-                    return Sweep(evaluation, closure, meta, self._record).run(blocks)
-                loss = evaluation.gradients(closure, {}, None).loss  # all of them are frozen
+        with RepeatedEvaluation(parameters, models, replays) as evaluation:
+            if blocks:
+                loss = Sweep(evaluation, closure, meta, check, report).run(blocks)
+            else:  # all of them are frozen
+                loss = evaluation.gradients(closure, {}, None).loss
                 self.param_groups[0]["passes"] += evaluation.count
-                return loss
-        except BaseException:
-            for group, passes in zip(self.param_groups, before, strict=True):
-                group["passes"] = passes
-            if self.history is not None:
-                del self.history.entries[recorded:]
-            raise
+        if evaluation.draws and self.param_groups[0]["compile"]:
+            self._compiled.give_up("the model draws random numbers (dropout)")
+        return loss
 
     def _replaying(self) -> bool:
         # One block alone: nothing that runs ahead of it was evaluated before.
@@ -363,11 +402,13 @@ class SAMT(torch.optim.Optimizer):
             block.learn(gradients) if block.learns_from_next else None
             block.descend(gradients)
             block.group["passes"] += 1
-            self._record(block, None)
+            self._record(block, None, partial(summary, block.step_sizes))
 
-    def _record(self, block: SubProblem, loss: Loss | None) -> None:
+    def _record(
+        self, block: SubProblem, loss: Loss | None, step_sizes: Callable[[], Tensor]
+    ) -> None:
         if self.history is not None:
-            self.history.record(block.group["calls"], block.group, loss, block.step_sizes)
+            self.history.record(block.group["calls"], block.group, loss, step_sizes)
 
     def _refuse_unused_meta_closure(self) -> None:
         looking = (block.group["meta_batch"] for block in self._bound() if block.looks_ahead)

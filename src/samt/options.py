@@ -48,6 +48,7 @@ _NUMBERS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "max_grad_norm": ("None or a positive number", lambda v: v is None or _positive(v)),
     "relative": ("True, False or a positive number", lambda v: isinstance(v, bool) or _positive(v)),
     "replay": ("True or False", lambda v: isinstance(v, bool)),
+    "compile": ("True or False", lambda v: isinstance(v, bool)),
     "seed": (
         "a whole number from 0 to 2**40",
         lambda v: isinstance(v, int) and not isinstance(v, bool) and 0 <= v <= 2**40,

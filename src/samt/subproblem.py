@@ -160,13 +160,18 @@ class SubProblem:
             for state, mine, bound in zip(states, self.states, self._bound, strict=True)
         )
 
-    def snapshot(self) -> list[tuple[Tensor, Tensor]]:
-        """Everything that a step changes in place, each with a copy, for taking the step back."""
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Everything that a step changes in place."""
         changed = list(self.parameters) + (self.eta.tensors if self.eta else [])
         for state in self.states:
             kept = ("previous_gradient", "previous_features", "previous_lr", "ball_scale")
             changed += [state[key] for key in kept if key in state]
-        return [(tensor, tensor.detach().clone()) for tensor in changed]
+        return changed
+
+    def snapshot(self) -> list[tuple[Tensor, Tensor]]:
+        """Everything that a step changes in place, each with a copy, for taking the step back."""
+        return [(tensor, tensor.detach().clone()) for tensor in self.tensors]
 
     @_in_own_precision
     def descend(self, gradients: Gradients) -> None:

@@ -18,7 +18,8 @@ class Sweep:
         evaluation: evaluates the loss; entered.
         closure: the loss of the mini-batch S.
         meta: the losses of the meta batches, by kind.
-        report: called after each update with the block and the loss of its first pass.
+        check: called with the block and the loss after each evaluation.
+        report: called with the block and the loss of its first pass after each update.
     """
 
     def __init__(
@@ -26,11 +27,13 @@ class Sweep:
         evaluation: RepeatedEvaluation,
         closure: Callable[[], Any],
         meta: Mapping[str, Callable[[], Any]],
+        check: Callable[[SubProblem, Loss], None],
         report: Callable[[SubProblem, Loss], None],
     ) -> None:
         self._evaluation = evaluation
         self._closure = closure
         self._meta = meta
+        self._check = check
         self._report = report
 
     def run(self, blocks: Sequence[SubProblem]) -> Loss:
@@ -91,12 +94,16 @@ class Sweep:
             {block.index: block.parameters for block in blocks},
             None if next_changed is None else next_changed.index,
         )
-        group = blocks[0].group
-        group["passes"] += self._evaluation.count - count
-        if not math.isfinite(result.loss):
-            raise NonFiniteLossError(
-                f"the loss is {float(result.loss)} in block {group['name']!r} at step "
-                f"{group['calls']}; weights and state are those of before this step: "
-                "lower lr, set max_grad_norm, or look for bad values in the batch"
-            )
+        blocks[0].group["passes"] += self._evaluation.count - count
+        self._check(blocks[0], result.loss)
         return result
+
+
+def refuse_non_finite(block: SubProblem, loss: Loss) -> None:
+    """Raise NonFiniteLossError, which names the block and the step, if a loss is not finite."""
+    if not math.isfinite(loss):
+        raise NonFiniteLossError(
+            f"the loss is {float(loss)} in block {block.group['name']!r} at step "
+            f"{block.group['calls']}; weights and state are those of before this step: "
+            "lower lr, set max_grad_norm, or look for bad values in the batch"
+        )

@@ -1,0 +1,270 @@
+"""`compile=True`: a whole sweep as one graph.
+
+The sweep that runs eagerly is traced once, with everything that it does to weights, eta models
+and buffers, down to single tensor operations; replay has by then removed what would be computed
+twice. `torch.compile` fuses the graph; on a GPU it is captured as a CUDA graph. The last
+operations of the graph take everything back if a loss was not finite.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils import _pytree as pytree
+
+from samt.closures import Closure
+from samt.errors import CompileError, OptionError
+from samt.evaluation import Loss
+from samt.history import summary
+from samt.subproblem import SubProblem
+
+logger = logging.getLogger("samt")
+
+MOST_GRAPHS = 8
+# Called with each loss that is evaluated, and after each update with the loss of its first pass.
+Heard = Callable[[SubProblem, Loss], None]
+RunSweep = Callable[[Heard, Heard], Loss]
+Report = Callable[[SubProblem, Loss, Callable[[], Tensor]], None]
+
+
+class CompiledSweeps:
+    """The graphs of one optimizer, by everything that shapes them."""
+
+    def __init__(self) -> None:
+        self._graphs: dict[Any, _Graph | None] = {}
+        self._gave_up = False
+
+    def run(
+        self,
+        blocks: Sequence[SubProblem],
+        closures: tuple[Any, Any],
+        run_sweep: RunSweep,
+        check: Heard,
+        report: Report,
+    ) -> Loss | None:
+        """Take a step with a graph.
+
+        Args:
+            blocks: that the step updates, in their order.
+            closures: the closure and the meta closure (or None) of the step.
+            run_sweep: takes the step eagerly; what is traced.
+            check: called with every loss, in order; raises where one is not finite.
+            report: called after every update with the summary of its step sizes.
+
+        Returns:
+            The loss of the first pass; None if this step has to run eagerly.
+
+        Raises:
+            OptionError: a closure does not show its model and batch.
+            CompileError: the compiler failed; weights and state are those of before.
+        """
+        known = [closure for closure in closures if closure is not None]
+        if not all(isinstance(closure, Closure) and closure.batch for closure in known):
+            raise OptionError(
+                "compile=True needs to know the model and the batch: use samt.closure(model, "
+                "loss_fn, inputs, targets), or compile=False"
+            )
+        if self._gave_up or not blocks:
+            return None
+        key = _key(blocks, known)
+        if key not in self._graphs:
+            if len(self._graphs) >= MOST_GRAPHS:
+                self.give_up(
+                    f"the steps have more than {MOST_GRAPHS} forms (a loss_fn made anew in each "
+                    "step, changing batch sizes, order='random')"
+                )
+            else:
+                self._graphs[key] = None  # runs eagerly, which shows what the model does
+            return None
+        graph = self._graphs[key]
+        if graph is None:
+            graph = self._graphs[key] = _Graph(blocks, known)
+        return graph.run(known, run_sweep, check, report)
+
+    def forget(self) -> None:
+        """Drop the graphs: they work on tensors that are no longer the optimizer's."""
+        self._graphs.clear()
+
+    def give_up(self, why: str) -> None:
+        """Run eagerly from now on, with one warning."""
+        if not self._gave_up:
+            self._gave_up = True
+            self._graphs.clear()
+            warnings.warn(
+                f"compile=True: {why}; samt runs without compiling from now on",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+
+def _key(blocks: Sequence[SubProblem], closures: Sequence[Closure]) -> tuple[Any, ...]:
+    parts: list[Any] = []
+    for block in blocks:
+        options = {k: v for k, v in block.group.items() if k not in _CHANGING}
+        parts += [block.index, repr(options), *(p.requires_grad for p in block.parameters)]
+    for closure in closures:
+        leaves, structure = pytree.tree_flatten(closure.batch)
+        parts += [id(closure.model), id(closure.loss_fn), structure, *map(_form, leaves)]
+        parts += [module.training for module in closure.model.modules()]
+    device = blocks[0].parameters[0].device.type
+    autocast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
+    return (*parts, autocast)
+
+
+_CHANGING = ("params", "lr", "calls", "passes")
+
+
+def _form(leaf: Any) -> Any:
+    return (leaf.shape, leaf.dtype, leaf.device) if isinstance(leaf, Tensor) else repr(leaf)
+
+
+class _Graph:
+    """One form of step: traced by its first call, compiled by its second."""
+
+    def __init__(self, blocks: Sequence[SubProblem], closures: Sequence[Closure]) -> None:
+        self._blocks = list(blocks)
+        # The key holds ids: what they belong to must live as long as the graph.
+        self._kept_alive = [(closure.model, closure.loss_fn) for closure in closures]
+        self._device = blocks[0].parameters[0].device
+        models = dict.fromkeys(closure.model for closure in closures)
+        self._state = [tensor for block in blocks for tensor in block.tensors]
+        self._state += [buffer for model in models for buffer in model.buffers()]
+        mine = {id(tensor) for tensor in self._state}
+        self._others = [p for m in models for p in m.parameters() if id(p) not in mine]
+        self._traced: Callable[..., Any] | None = None
+        self._compiled: Callable[..., Any] | None = None
+        self._heard: list[SubProblem] = []  # the block of each loss
+        self._updated: list[tuple[SubProblem, int]] = []  # the block of each update, and its loss
+        self._passes: list[int] = []
+
+    def run(
+        self, closures: Sequence[Closure], run_sweep: RunSweep, check: Heard, report: Report
+    ) -> Loss:
+        """Take a step, and say of it what an eager step would have said."""
+        rates = [float(block.group["lr"]) for block in self._blocks]
+        lrs = torch.tensor(rates, dtype=torch.float64, device=self._device)
+        batch = [x for c in closures for x in pytree.tree_leaves(c.batch) if isinstance(x, Tensor)]
+        tensors = [*self._state, *self._others, lrs, *batch]
+        if self._traced is None:
+            losses, *summaries = self._trace(tensors, lrs, run_sweep)
+        else:
+            losses, *summaries = self._execute([tensor.detach() for tensor in tensors])
+            for block, passes in zip(self._blocks, self._passes, strict=True):
+                block.group["passes"] += passes
+        for block, loss in zip(self._heard, losses.unbind(), strict=True):
+            check(block, loss)
+        for (block, index), rows in zip(self._updated, summaries, strict=True):
+            report(block, losses[index], partial(torch.clone, rows))
+        first: Tensor = losses[0].clone()
+        return first
+
+    def _trace(self, tensors: list[Tensor], lrs: Tensor, run_sweep: RunSweep) -> list[Tensor]:
+        """Take the step and write down every operation of it."""
+        before = [(block.group["lr"], block.group["passes"]) for block in self._blocks]
+        results: list[Tensor] = []
+
+        def step(_: list[Tensor]) -> list[Tensor]:
+            results[:] = self._guarded_step(lrs, run_sweep)
+            return results
+
+        try:
+            self._traced = make_fx(step)(tensors)
+        except RuntimeError as error:
+            raise CompileError(f"{_UNCOMPILED} (tracing: {_first_line(error)})") from error
+        finally:
+            self._make_views()
+            for block, (lr, _) in zip(self._blocks, before, strict=True):
+                block.group["lr"] = lr
+        for block, (_, passes) in zip(self._blocks, before, strict=True):
+            self._passes.append(block.group["passes"] - passes)
+        return results
+
+    def _make_views(self) -> None:
+        for block in self._blocks:
+            if block.eta is not None:
+                block.eta.make_views()
+
+    def _guarded_step(self, lrs: Tensor, run_sweep: RunSweep) -> list[Tensor]:
+        """One step that leaves everything as it was if a loss is not finite."""
+        old = [tensor.detach().clone() for tensor in self._state]
+        losses: list[Tensor] = []
+        summaries: list[Tensor] = []
+
+        def hear(block: SubProblem, loss: Loss) -> None:
+            self._heard.append(block)
+            losses.append(torch.as_tensor(loss))
+
+        def update(block: SubProblem, loss: Loss) -> None:
+            self._updated.append((block, next(i for i, x in enumerate(losses) if x is loss)))
+            summaries.append(summary(block.step_sizes))
+
+        for block, lr in zip(self._blocks, lrs.unbind(), strict=True):
+            block.group["lr"] = lr
+        self._make_views()  # so that the tracer sees what they are views of
+        run_sweep(hear, update)
+        together = torch.stack(losses)
+        fine = torch.isfinite(together).all()
+        for tensor, before in zip(self._state, old, strict=True):
+            tensor.copy_(torch.where(fine, tensor.detach(), before))
+        return [together, *summaries]
+
+    def _execute(self, tensors: list[Tensor]) -> list[Tensor]:
+        if self._compiled is not None:
+            results: list[Tensor] = self._compiled(tensors)
+            return results
+        assert self._traced is not None
+        started = time.perf_counter()
+        compiled = torch.compile(self._traced, dynamic=False, fullgraph=True)
+        try:
+            results = compiled(tensors)
+        except Exception as error:  # torch's compilers raise classes of their own, not one
+            raise CompileError(f"{_UNCOMPILED} ({_first_line(error)})") from error
+        self._compiled = _CudaGraph(compiled) if self._device.type == "cuda" else compiled
+        logger.info("samt compiled a sweep in %.1f s", time.perf_counter() - started)
+        return results
+
+
+_UNCOMPILED = "this sweep cannot be compiled: build SAMT with compile=False"
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0][:200]
+
+
+class _CudaGraph:
+    """Calls of a function on the same tensors, or on copies into the same places, as one launch.
+
+    Args:
+        function: has run before, so that nothing is left to compile.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._tensors: list[Tensor] = []
+        self._results: list[Tensor] = []
+
+    def __call__(self, tensors: list[Tensor]) -> list[Tensor]:
+        if self._graph is None:
+            self._capture(tensors)
+        assert self._graph is not None
+        for mine, given in zip(self._tensors, tensors, strict=True):
+            if mine.data_ptr() != given.data_ptr():  # the batch and lr are new in every step
+                mine.copy_(given)
+        self._graph.replay()
+        return [result.clone() for result in self._results]
+
+    def _capture(self, tensors: list[Tensor]) -> None:
+        self._tensors = tensors
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):  # records; nothing runs
+            self._results = self._function(tensors)
+        self._graph = graph
