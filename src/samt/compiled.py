@@ -108,8 +108,8 @@ class CompiledSweeps:
 def _key(blocks: Sequence[SubProblem], closures: Sequence[Closure]) -> tuple[Any, ...]:
     parts: list[Any] = []
     for block in blocks:
-        options = {k: v for k, v in block.group.items() if k not in _CHANGING}
-        parts += [block.index, repr(options), *(p.requires_grad for p in block.parameters)]
+        parts += [block.index, *(block.group[name] for name in _BAKED_IN)]
+        parts += [p.requires_grad for p in block.parameters]
     for closure in closures:
         leaves, structure = pytree.tree_flatten(closure.batch)
         parts += [id(closure.model), id(closure.loss_fn), structure, *map(_form, leaves)]
@@ -119,7 +119,11 @@ def _key(blocks: Sequence[SubProblem], closures: Sequence[Closure]) -> tuple[Any
     return (*parts, autocast)
 
 
-_CHANGING = ("params", "lr", "calls", "passes")
+# The options that the graph holds as constants; `lr` goes in as a tensor.
+_BAKED_IN = (
+    *("step_size", "head", "projection", "parts", "meta_batch", "meta_lr", "inner_steps"),
+    *("radius", "relative", "weight_decay", "max_grad_norm"),
+)
 
 
 def _form(leaf: Any) -> Any:
@@ -222,7 +226,9 @@ class _Graph:
             return results
         assert self._traced is not None
         started = time.perf_counter()
-        compiled = torch.compile(self._traced, dynamic=False, fullgraph=True)
+        # On a GPU the CUDA graph takes the Python between the kernels away, here C++ does.
+        choices = {"cpp_wrapper": True} if self._device.type == "cpu" else None
+        compiled = torch.compile(self._traced, dynamic=False, fullgraph=True, options=choices)
         try:
             results = compiled(tensors)
         except Exception as error:  # torch's compilers raise classes of their own, not one

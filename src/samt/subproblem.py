@@ -222,11 +222,9 @@ class SubProblem:
             h = self._through_ball(h)
         g, trace, lr = self._recall()
         alpha, eta_tilde = trace.projected
-        products = [
-            -(a * b).sum_to_size(shape).flatten()
-            for a, b, shape in zip(g, h, self._shapes, strict=True)
-        ]
-        grads = combine_backward(torch.cat(products), alpha, eta_tilde, *self._coefficients(lr))
+        products = [_product(*each) for each in zip(g, h, self._shapes, strict=True)]
+        slope = torch.cat(products).neg_()
+        grads = combine_backward(slope, alpha, eta_tilde, *self._coefficients(lr))
         self.eta.descend(trace, torch.stack(grads), self.group["meta_lr"])
 
     def _coefficients(self, lr: Number) -> tuple[Number, Number]:
@@ -309,6 +307,13 @@ def _structure(group: dict[str, Any]) -> tuple[Any, ...]:
     """The options that decide what state there is."""
     names = ("step_size", "head", "projection", "parts", "meta_batch", "eta_hidden")
     return (*(group[name] for name in names), group["radius"] is None)
+
+
+def _product(g: Tensor, h: Tensor, shape: torch.Size) -> Tensor:
+    """g ⊙ h, summed down to a shape, as a vector."""
+    if not shape and g.is_contiguous() and h.is_contiguous():
+        return torch.dot(g.view(-1), h.view(-1)).view(1)  # no product in memory
+    return (g * h).sum_to_size(shape).flatten()
 
 
 def norm_of_all(tensors: Sequence[Tensor]) -> Tensor:
