@@ -227,7 +227,7 @@ class _Graph:
         assert self._traced is not None
         started = time.perf_counter()
         # On a GPU the CUDA graph takes the Python between the kernels away, here C++ does.
-        choices = {"cpp_wrapper": True} if self._device.type == "cpu" else None
+        choices: dict[str, Any] = {"cpp_wrapper": self._device.type == "cpu"}
         compiled = torch.compile(self._traced, dynamic=False, fullgraph=True, options=choices)
         try:
             results = compiled(tensors)

@@ -64,7 +64,8 @@ def project(logits: Tensor, projection: str) -> Tensor:
         >>> project(torch.tensor([0.0, 1.0]), "tanh")
         tensor([0.5000, 0.8808])
     """
-    return (torch.tanh(logits) + 1) / 2 if projection == "tanh" else torch.sigmoid(logits)
+    # (tanh x + 1)/2 is the sigmoid of 2x, which is one pass over the entries instead of three.
+    return torch.sigmoid(2 * logits if projection == "tanh" else logits)
 
 
 def project_backward(grad: Tensor, projected: Tensor, projection: str) -> Tensor:
@@ -74,8 +75,8 @@ def project_backward(grad: Tensor, projected: Tensor, projection: str) -> Tensor
         >>> project_backward(torch.tensor(1.0), torch.tensor(0.5), "tanh")
         tensor(0.5000)
     """
-    slope = projected * (1 - projected)
-    return grad * (2 * slope if projection == "tanh" else slope)
+    slope: Tensor = torch.ops.aten.sigmoid_backward(grad, projected)
+    return slope.mul_(2) if projection == "tanh" else slope
 
 
 def initial_eta_model(
@@ -174,6 +175,7 @@ class EtaModels:
         self._hidden = hidden
         self.make_views()
         self._offsets = [state.get("offset") for state in states]
+        self._all_scalar = not any(offset is not None for offset in self._offsets)
         self._heads = [(s["head_weight"], s["head_bias"]) for s in states] if self.dense else []
 
     def make_views(self) -> None:
@@ -202,16 +204,15 @@ class EtaModels:
             pairs = zip(self._heads, hidden2, strict=True)
             return torch.cat([weight @ z + bias for (weight, bias), z in pairs], dim=1)
         shared = _apply(self._layers[4], hidden2, self._layers[5])
-        if not any(offset is not None for offset in self._offsets):
+        if self._all_scalar:
             return shared.T
-        columns = shared.unsqueeze(2)
-        return torch.cat(
-            [
-                logits if offset is None else logits + offset.flatten(1)
-                for logits, offset in zip(columns, self._offsets, strict=True)
-            ],
-            dim=1,
-        )
+        logits = shared.new_empty(2, sum(self.entries))
+        segments = logits.split(self.entries, dim=1)
+        for segment, column, offset in zip(segments, shared, self._offsets, strict=True):
+            segment.copy_(column.unsqueeze(1))
+            if offset is not None:
+                segment.add_(offset.flatten(1))
+        return logits
 
     def descend(self, trace: Trace, grad: Tensor, meta_lr: float) -> None:
         """One plain gradient-descent step on the meta loss.
@@ -242,12 +243,12 @@ class EtaModels:
                 weight.sub_(segment.unsqueeze(2) * z_t, alpha=meta_lr)
                 bias.sub_(segment, alpha=meta_lr)
             return torch.stack(back)
-        if any(offset is not None for offset in self._offsets):
+        if not self._all_scalar:
             rates = meta_lr * (z.square().sum(1) + 1)
             segments = delta.split(self.entries, dim=1)
             for offset, segment, rate in zip(self._offsets, segments, rates, strict=True):
                 if offset is not None:
-                    offset.sub_((rate * segment).view_as(offset))
+                    offset.addcmul_(segment.view_as(offset), rate, value=-1)
             shared = torch.stack([segment.sum(1) for segment in segments])
         else:
             shared = delta.T

@@ -114,13 +114,15 @@ def combine(alpha: Tensor, eta_tilde: Tensor, left: Number, right: Number) -> Te
         >>> combine(torch.tensor(0.25), torch.tensor(0.5), 0.1, 1.0)
         tensor(0.4000)
     """
-    return alpha * left + (1 - alpha) * eta_tilde * right
+    start = eta_tilde if isinstance(right, float) and right == 1 else eta_tilde * right
+    # One pass: start + α (left − start).
+    return torch.lerp(start, torch.as_tensor(left, dtype=start.dtype, device=start.device), alpha)
 
 
 def combine_backward(
     grad: Tensor, alpha: Tensor, eta_tilde: Tensor, left: Number, right: Number
-) -> tuple[Tensor, Tensor]:
-    """Derivative of equation (10): from ∂/∂η to (∂/∂α, ∂/∂η̃).
+) -> Tensor:
+    """Derivative of equation (10): from ∂/∂η to ∂/∂(α, η̃).
 
     Args:
         grad: ∂(meta loss)/∂η.
@@ -130,14 +132,17 @@ def combine_backward(
         right: see `coefficients`.
 
     Returns:
-        The derivatives with respect to α and η̃, each of the shape of `grad`.
+        Both derivatives, shape (2, *grad.shape).
 
     Examples:
         >>> one = torch.tensor(1.0)
         >>> combine_backward(one, torch.tensor(0.25), torch.tensor(0.5), 0.1, 1.0)
-        (tensor(-0.4000), tensor(0.7500))
+        tensor([-0.4000,  0.7500])
     """
-    return grad * (left - eta_tilde * right), grad * (1 - alpha) * right
+    result = grad.new_empty(2, *grad.shape)
+    torch.mul(eta_tilde, -right, out=result[0]).add_(left)
+    torch.sub(1, alpha, out=result[1]).mul_(right)
+    return result.mul_(grad)
 
 
 def relative_factor(relative: bool | float) -> float | None:

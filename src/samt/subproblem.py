@@ -221,11 +221,14 @@ class SubProblem:
         if self.group["radius"] is not None:
             h = self._through_ball(h)
         g, trace, lr = self._recall()
+        # ∂(meta loss)/∂η = −(g ⊙ h), summed down to the shape of η.
+        slope = trace.projected.new_empty(sum(self._entries))
+        segments = slope.split(self._entries)
+        for out, a, b, shape in zip(segments, g, h, self._shapes, strict=True):
+            _product(a, b, shape, out)
         alpha, eta_tilde = trace.projected
-        products = [_product(*each) for each in zip(g, h, self._shapes, strict=True)]
-        slope = torch.cat(products).neg_()
-        grads = combine_backward(slope, alpha, eta_tilde, *self._coefficients(lr))
-        self.eta.descend(trace, torch.stack(grads), self.group["meta_lr"])
+        grads = combine_backward(slope.neg_(), alpha, eta_tilde, *self._coefficients(lr))
+        self.eta.descend(trace, grads, self.group["meta_lr"])
 
     def _coefficients(self, lr: Number) -> tuple[Number, Number]:
         return coefficients(self.group["parts"], lr, relative_factor(self.group["relative"]))
@@ -309,11 +312,14 @@ def _structure(group: dict[str, Any]) -> tuple[Any, ...]:
     return (*(group[name] for name in names), group["radius"] is None)
 
 
-def _product(g: Tensor, h: Tensor, shape: torch.Size) -> Tensor:
-    """g ⊙ h, summed down to a shape, as a vector."""
-    if not shape and g.is_contiguous() and h.is_contiguous():
-        return torch.dot(g.view(-1), h.view(-1)).view(1)  # no product in memory
-    return (g * h).sum_to_size(shape).flatten()
+def _product(g: Tensor, h: Tensor, shape: torch.Size, out: Tensor) -> None:
+    """g ⊙ h, summed down to a shape."""
+    if shape == g.shape:
+        torch.mul(g, h, out=out.view(shape))
+    elif not shape and g.is_contiguous() and h.is_contiguous():
+        out.copy_(torch.dot(g.view(-1), h.view(-1)))  # no product in memory
+    else:
+        out.view(shape).copy_((g * h).sum_to_size(shape))
 
 
 def norm_of_all(tensors: Sequence[Tensor]) -> Tensor:
