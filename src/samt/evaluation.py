@@ -64,6 +64,8 @@ class RepeatedEvaluation:
     def __enter__(self) -> RepeatedEvaluation:
         self._before = _Surroundings(self._models, self._devices)
         _require_grad(self._trainable, False)
+        for replay in self._replays.values():
+            replay.start_step()
         return self
 
     def __exit__(

@@ -15,7 +15,6 @@ from samt import checkpoint, options
 from samt.closures import Closure, meta_closures
 from samt.compiled import CompiledSweeps
 from samt.errors import (
-    ClosureRequiredError,
     DuplicateParameterError,
     GradScalerUnsupportedError,
     LeftoverGradientsError,
@@ -23,12 +22,12 @@ from samt.errors import (
     UnsupportedGradientError,
     explain_unknown_options,
 )
-from samt.evaluation import Loss, RepeatedEvaluation, refuse_sparse
+from samt.evaluation import Loss, RepeatedEvaluation
 from samt.history import History, summary
 from samt.replay import Replay
 from samt.step_size import Granularity
 from samt.subproblem import SubProblem, complete_state
-from samt.sweep import Sweep, refuse_non_finite
+from samt.sweep import Sweep, refuse_non_finite, step_on_gradients
 
 _MOST_REPLAYS = 4  # a new module for every step would otherwise fill the memory
 
@@ -272,7 +271,7 @@ class SAMT(torch.optim.Optimizer):
         blocks = [b for b in blocks if any(p.requires_grad for p in b.parameters)]
         with self._taken_back_if_it_fails():
             if closure is None:
-                self._step_on_gradients(blocks)
+                step_on_gradients(blocks, self._report)
                 loss = None
             else:
                 if meta_closure is not None:
@@ -295,11 +294,7 @@ class SAMT(torch.optim.Optimizer):
             loss = self._compiled.run(blocks, closures, sweep, refuse_non_finite, self._record)
             if loss is not None:
                 return loss
-
-        def report(block: SubProblem, loss: Loss) -> None:
-            self._record(block, loss, partial(summary, block.step_sizes))
-
-        return sweep(refuse_non_finite, report)
+        return sweep(refuse_non_finite, self._report)
 
     @contextmanager
     def _taken_back_if_it_fails(self) -> Iterator[None]:
@@ -372,6 +367,9 @@ class SAMT(torch.optim.Optimizer):
         return first["replay"] and (len(self.param_groups) > 1 or first["inner_steps"] > 1)
 
     def _replay(self, model: torch.nn.Module) -> Replay:
+        known = self._replays.get(model)
+        if known is not None and known.modules != list(model.modules()):
+            del self._replays[model]
         if model not in self._replays:
             if len(self._replays) >= _MOST_REPLAYS:
                 self._replays.clear()
@@ -385,24 +383,8 @@ class SAMT(torch.optim.Optimizer):
             self._replays[model] = Replay(model, block_of, accelerators)
         return self._replays[model]
 
-    def _step_on_gradients(self, blocks: list[SubProblem]) -> None:
-        """`loss.backward(); optimizer.step()`: the gradients are there, none else is needed."""
-        repeats = any(block.looks_ahead or block.group["inner_steps"] > 1 for block in blocks)
-        if repeats or len(blocks) > 1:
-            raise ClosureRequiredError(
-                "this mode evaluates the loss more than once in a step: call "
-                "optimizer.step(samt.closure(model, loss_fn, inputs, targets)); or, to keep "
-                "loss.backward(); optimizer.step(), build SAMT with meta_batch='next', "
-                "inner_steps=1 and order='cyclic' or one block"
-            )
-        for block in blocks:
-            gradients = [parameter.grad for parameter in block.parameters]
-            for gradient in gradients:
-                refuse_sparse(gradient)
-            block.learn(gradients) if block.learns_from_next else None
-            block.descend(gradients)
-            block.group["passes"] += 1
-            self._record(block, None, partial(summary, block.step_sizes))
+    def _report(self, block: SubProblem, loss: Loss | None) -> None:
+        self._record(block, loss, partial(summary, block.step_sizes))
 
     def _record(
         self, block: SubProblem, loss: Loss | None, step_sizes: Callable[[], Tensor]

@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from samt.errors import NonFiniteLossError
-from samt.evaluation import Evaluated, Loss, RepeatedEvaluation
+from samt.errors import ClosureRequiredError, NonFiniteLossError
+from samt.evaluation import Evaluated, Loss, RepeatedEvaluation, refuse_sparse
 from samt.subproblem import Gradients, SubProblem
 
 
@@ -107,3 +107,35 @@ def refuse_non_finite(block: SubProblem, loss: Loss) -> None:
             f"{block.group['calls']}; weights and state are those of before this step: "
             "lower lr, set max_grad_norm, or look for bad values in the batch"
         )
+
+
+def step_on_gradients(
+    blocks: Sequence[SubProblem], report: Callable[[SubProblem, Loss | None], None]
+) -> None:
+    """`loss.backward(); optimizer.step()`: the gradients are there, and no other is needed.
+
+    Args:
+        blocks: that the step updates.
+        report: called after each update.
+
+    Raises:
+        ClosureRequiredError: this mode evaluates the loss again.
+        UnsupportedGradientError: a gradient is sparse.
+    """
+    repeats = any(block.looks_ahead or block.group["inner_steps"] > 1 for block in blocks)
+    if repeats or len(blocks) > 1:
+        raise ClosureRequiredError(
+            "this mode evaluates the loss more than once in a step: call "
+            "optimizer.step(samt.closure(model, loss_fn, inputs, targets)); or, to keep "
+            "loss.backward(); optimizer.step(), build SAMT with meta_batch='next', "
+            "inner_steps=1 and order='cyclic' or one block"
+        )
+    for block in blocks:
+        gradients = [parameter.grad for parameter in block.parameters]
+        for gradient in gradients:
+            refuse_sparse(gradient)
+        if block.learns_from_next:
+            block.learn(gradients)
+        block.descend(gradients)
+        block.group["passes"] += 1
+        report(block, None)
