@@ -28,6 +28,7 @@ BAD: dict[str, list[Any]] = {
     "seed": [*NOT_NUMBERS, None, 0.5, 2**41],
     "step_size": ["rows", "", None, 3, ["row"], NAN, torch.ones(9, 9), (4, 1)],
     "replay": [0, 1, None, "yes", NAN],
+    "compile": [0, 1, None, "yes", NAN],
     "head": ["ofset", "", None, 3, ["dense"], NAN, torch.ones(9, 9)],
     "projection": ["tan", "", None, 3, ["tanh"], NAN, torch.ones(9, 9)],
     "parts": ["both", "", None, 3, ["full"], NAN, torch.ones(9, 9)],
@@ -46,6 +47,7 @@ GOOD: dict[str, list[Any]] = {
     "seed": [0, 2**40],
     "step_size": ["scalar", "row", "column", "element", lambda tensor: tensor.shape],
     "replay": [True, False],
+    "compile": [True, False],
     "head": ["offset", "dense"],
     "projection": ["tanh", "sigmoid"],
     "parts": ["full", "left", "right", "fixed"],
@@ -85,7 +87,7 @@ def check_message(caught: pytest.ExceptionInfo[SAMTError]) -> str:
 
 def test_every_option_stands_in_these_tables() -> None:
     assert set(BAD) <= set(OPTIONS)
-    assert set(OPTIONS) - {"compile", "process_group"} == set(BAD) == set(GOOD)
+    assert set(OPTIONS) - {"process_group"} == set(BAD) == set(GOOD)
 
 
 @pytest.mark.parametrize("place", PLACES)

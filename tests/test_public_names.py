@@ -22,7 +22,7 @@ def test_signatures_are_these() -> None:
     assert list(inspect.signature(samt.SAMT).parameters) == [
         "params", "lr", "step_size", "head", "projection", "parts", "meta_batch", "meta_lr",
         "eta_hidden", "inner_steps", "order", "radius", "relative", "weight_decay",
-        "max_grad_norm", "replay", "seed",
+        "max_grad_norm", "replay", "compile", "seed",
     ]  # fmt: skip
     assert list(inspect.signature(samt.SAMT.step).parameters) == ["self", "closure", "meta_closure"]
     for name in ("state_dict", "load_state_dict", "add_param_group", "zero_grad"):

@@ -39,7 +39,7 @@ class CompiledSweeps:
     """The graphs of one optimizer, by everything that shapes them."""
 
     def __init__(self) -> None:
-        self._graphs: dict[Any, _Graph | None] = {}
+        self._graphs: dict[Any, _Graph] = {}
         self._gave_up = False
 
     def run(
@@ -82,12 +82,9 @@ class CompiledSweeps:
                     "step, changing batch sizes, order='random')"
                 )
             else:
-                self._graphs[key] = None  # runs eagerly, which shows what the model does
-            return None
-        graph = self._graphs[key]
-        if graph is None:
-            graph = self._graphs[key] = _Graph(blocks, known)
-        return graph.run(known, run_sweep, check, report)
+                self._graphs[key] = _Graph(blocks, known)
+            return None  # the first step runs eagerly, which shows what the model does
+        return self._graphs[key].run(known, run_sweep, check, report)
 
     def forget(self) -> None:
         """Drop the graphs: they work on tensors that are no longer the optimizer's."""
@@ -131,7 +128,7 @@ def _form(leaf: Any) -> Any:
 
 
 class _Graph:
-    """One form of step: traced by its first call, compiled by its second."""
+    """One form of step: traced by its first run, compiled by its second."""
 
     def __init__(self, blocks: Sequence[SubProblem], closures: Sequence[Closure]) -> None:
         self._blocks = list(blocks)
