@@ -195,7 +195,9 @@ class _Graph:
 
     def _guarded_step(self, lrs: Tensor, run_sweep: RunSweep) -> list[Tensor]:
         """One step that leaves everything as it was if a loss is not finite."""
-        old = [tensor.detach().clone() for tensor in self._state]
+        # As vectors: inductor (2.13) forgets the old value of a tensor without dimensions.
+        state = [t.detach() if t.dim() else t.detach().view(1) for t in self._state]
+        old = [tensor.clone() for tensor in state]
         losses: list[Tensor] = []
         summaries: list[Tensor] = []
 
@@ -213,8 +215,8 @@ class _Graph:
         run_sweep(hear, update)
         together = torch.stack(losses)
         fine = torch.isfinite(together).all()
-        for tensor, before in zip(self._state, old, strict=True):
-            tensor.copy_(torch.where(fine, tensor.detach(), before))
+        for tensor, before in zip(state, old, strict=True):
+            tensor.copy_(torch.where(fine, tensor, before))
         return [together, *summaries]
 
     def _execute(self, tensors: list[Tensor]) -> list[Tensor]:
