@@ -23,9 +23,20 @@ needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 
+class Scale(nn.Module):
+    """One learned number: a parameter without dimensions, which compilers get wrong."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(1.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.factor * x
+
+
 def with_batch_norm() -> nn.Module:
     return nn.Sequential(
-        nn.Linear(4, 6), nn.BatchNorm1d(6), nn.LeakyReLU(), nn.Linear(6, 3)
+        nn.Linear(4, 6), nn.BatchNorm1d(6), nn.LeakyReLU(), Scale(), nn.Linear(6, 3)
     ).double()
 
 

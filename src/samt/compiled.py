@@ -154,10 +154,11 @@ class _Graph:
         lrs = torch.tensor(rates, dtype=torch.float64, device=self._device)
         batch = [x for c in closures for x in pytree.tree_leaves(c.batch) if isinstance(x, Tensor)]
         tensors = [*self._state, *self._others, lrs, *batch]
+        self._scalars = [tensor.dim() == 0 for tensor in tensors]
         if self._traced is None:
             losses, *summaries = self._trace(tensors, lrs, run_sweep)
         else:
-            losses, *summaries = self._execute([tensor.detach() for tensor in tensors])
+            losses, *summaries = self._execute([_as_vector(tensor) for tensor in tensors])
             for block, passes in zip(self._blocks, self._passes, strict=True):
                 block.group["passes"] += passes
         for block, loss in zip(self._heard, losses.unbind(), strict=True):
@@ -195,9 +196,7 @@ class _Graph:
 
     def _guarded_step(self, lrs: Tensor, run_sweep: RunSweep) -> list[Tensor]:
         """One step that leaves everything as it was if a loss is not finite."""
-        # As vectors: inductor (2.13) forgets the old value of a tensor without dimensions.
-        state = [t.detach() if t.dim() else t.detach().view(1) for t in self._state]
-        old = [tensor.clone() for tensor in state]
+        old = [tensor.detach().clone() for tensor in self._state]
         losses: list[Tensor] = []
         summaries: list[Tensor] = []
 
@@ -215,8 +214,8 @@ class _Graph:
         run_sweep(hear, update)
         together = torch.stack(losses)
         fine = torch.isfinite(together).all()
-        for tensor, before in zip(state, old, strict=True):
-            tensor.copy_(torch.where(fine, tensor, before))
+        for tensor, before in zip(self._state, old, strict=True):
+            tensor.copy_(torch.where(fine, tensor.detach(), before))
         return [together, *summaries]
 
     def _execute(self, tensors: list[Tensor]) -> list[Tensor]:
@@ -227,7 +226,8 @@ class _Graph:
         started = time.perf_counter()
         # On a GPU the CUDA graph takes the Python between the kernels away, here C++ does.
         choices: dict[str, Any] = {"cpp_wrapper": self._device.type == "cpu"}
-        compiled = torch.compile(self._traced, dynamic=False, fullgraph=True, options=choices)
+        function = partial(_with_scalars, self._traced, self._scalars)
+        compiled = torch.compile(function, dynamic=False, fullgraph=True, options=choices)
         try:
             results = compiled(tensors)
         except Exception as error:  # torch's compilers raise classes of their own, not one
@@ -235,6 +235,21 @@ class _Graph:
         self._compiled = _CudaGraph(compiled) if self._device.type == "cuda" else compiled
         logger.info("samt compiled a sweep in %.1f s", time.perf_counter() - started)
         return results
+
+
+def _as_vector(tensor: Tensor) -> Tensor:
+    return tensor.detach() if tensor.dim() else tensor.detach().view(1)
+
+
+def _with_scalars(
+    function: Callable[..., Any], scalars: Sequence[bool], tensors: Sequence[Tensor]
+) -> Any:
+    """Call a function with tensors without dimensions that came as vectors.
+
+    Inductor (torch 2.13) reads an input without dimensions after it was written to, as if it
+    were still the old one; vectors it orders rightly.
+    """
+    return function([t.view(()) if s else t for t, s in zip(tensors, scalars, strict=True)])
 
 
 _UNCOMPILED = "this sweep cannot be compiled: build SAMT with compile=False"
