@@ -27,8 +27,9 @@ lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(STAMP)  ## cost of a step, as a ratio to torch SGD
-	$(BIN)/python benchmarks/step_cost.py
+bench: $(STAMP)  ## cost of a step, as a ratio to torch SGD, into docs/performance.md; takes hours
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[competitors]'
+	$(BIN)/python benchmarks/run.py
 
 docs: $(STAMP)  ## the documentation site, into site/
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
