@@ -28,7 +28,7 @@ lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/mypy
 
 bench: $(STAMP)  ## cost of a step, as a ratio to torch SGD, into docs/performance.md; takes hours
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[competitors]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[benchmark]'
 	$(BIN)/python benchmarks/run.py
 
 docs: $(STAMP)  ## the documentation site, into site/

@@ -60,6 +60,7 @@ def test_page_and_table_have_every_method(page: Path) -> None:
         assert float(row["kept_mib"]) > 0.3  # the weights: 79510 of 4 bytes
         assert float(row["step_mib"]) > 0.3  # their gradients
         assert row["note"] == ""
+        assert 0 <= float(row["busy"] or 0) <= 1
     assert found["mlp-100", "sgd"]["forward"] == found["mlp-100", "adam"]["backward"] == "1"
     assert found["mlp-100", "reference-subset-scalar"]["forward"] == "4"
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .methods import METHODS
 from .models import ALL_MODELS, MODELS
+from .quiet import BUSY
 from .results import Row
 from .targets import TARGETS
 
@@ -17,7 +18,7 @@ _HEAD = """\
 <!-- Generated: do not edit. -->
 
 Time of one optimizer step, forward and backward passes included, as a **ratio to
-`torch.optim.SGD`** on the same model and batch, measured within seconds of each other.
+`torch.optim.SGD`** on the same model and batch, measured side by side.
 """
 
 _HOW = """\
@@ -26,9 +27,12 @@ _HOW = """\
 - Every method has a process, a model and a batch of its own; all start from the same weights.
   Warm-up is not counted: at least two steps, five for compiled methods.
 - Then the methods take turns, a few steps each. Every turn is divided by a turn of SGD that was
-  over at most seconds before. *Ratio* is the median of these quotients, *quartiles* their first
-  and third quartile; the quartiles of SGD itself (its turns over their median) show how steady
-  the machine was. Where the turns are very short, the first step of each is not counted.
+  over at most a few seconds before; one that takes more than a second, by the mean of SGD before
+  and after it. *Ratio* is the median of these quotients, *quartiles* their first and third
+  quartile; the quartiles of SGD itself (its turns over their median) show how steady the machine
+  was. Where steps are very short, the first step of each turn is not counted.
+- *Used by other programs* is measured before each round, while all methods wait. Threads that
+  have to share a core with another program wait for each other; then no number here is right.
 - *Rounds* says how many turns and how many steps in each: "12 × 40". **"1 × 1"** is a single
   step, and "first step" one that was not even warmed up: methods whose step takes so long that
   more would not tell more.
@@ -82,6 +86,7 @@ def _origin(rows: Sequence[Row], command: str, path: Path) -> str:
         f"| device, threads | {_together(f'{c.device}, {c.threads}' for c in conditions)} |",
         f"| torch | {_together(c.torch for c in conditions)} |",
         f"| source of samt | {_together(c.code for c in conditions)} |",
+        f"| used by other programs | {_busy(rows)} |",
         f"| date | {_together(row.date for row in rows)} |",
         f"| all numbers | [{path.stem}.csv]({path.stem}.csv) |",
     ]
@@ -90,6 +95,14 @@ def _origin(rows: Sequence[Row], command: str, path: Path) -> str:
 
 def _together(values: Iterable[str]) -> str:
     return "; ".join(dict.fromkeys(values))
+
+
+def _busy(rows: Sequence[Row]) -> str:
+    shares = [row.busy for row in rows if row.busy is not None]
+    if not shares:
+        return "not known"
+    text = f"up to {max(shares):.0%} of the processors"
+    return f"{text}: **measure again on a quiet machine**" if max(shares) > BUSY else text
 
 
 def _targets(rows: Sequence[Row]) -> str:

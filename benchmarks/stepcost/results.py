@@ -73,6 +73,7 @@ class Row:
         kept_mib: tensors that live through a step.
         step_mib: the most that a step allocates beside them.
         settling_s: what the first steps of a compiled method take beyond later ones.
+        busy: share of the processors that other programs used meanwhile.
         note: why it was not measured, or what samt warned of.
     """
 
@@ -91,6 +92,7 @@ class Row:
     kept_mib: float | None = None
     step_mib: float | None = None
     settling_s: float | None = None
+    busy: float | None = None
     note: str = ""
 
 
@@ -124,7 +126,7 @@ def load(path: Path) -> list[Row]:
 
 def _row(cells: dict[str, str]) -> Row:
     conditions = Conditions(**{n: _parsed(cells[n], t) for n, t in _CONDITIONS.items()})
-    return Row(**{n: _parsed(cells[n], t) for n, t in _ROW.items()}, conditions=conditions)
+    return Row(**{n: _parsed(cells.get(n, ""), t) for n, t in _ROW.items()}, conditions=conditions)
 
 
 def _parsed(text: str, kind: Any) -> Any:

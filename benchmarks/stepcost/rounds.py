@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from . import quiet
 from .methods import BASELINE
 from .worker import Failed, Ready, Settings, Worker
 
@@ -54,6 +55,7 @@ class Measurement:
         steps: in each turn.
         seconds: per step, one for each turn.
         ratios: to SGD, one for each turn.
+        busy: share of the processors that others used meanwhile; None if unknown.
     """
 
     ready: Ready
@@ -61,6 +63,7 @@ class Measurement:
     steps: int
     seconds: list[float] = field(default_factory=list)
     ratios: list[float] = field(default_factory=list)
+    busy: float | None = None
 
     @property
     def quartiles(self) -> tuple[float, float, float]:
@@ -72,25 +75,32 @@ class Measurement:
 
 
 class _Baseline:
-    """Torch SGD: its latest turn is what all others are compared with."""
+    """Torch SGD: what all others are compared with, while the machine is as fast as it is now."""
 
     def __init__(self, worker: Worker, measurement: Measurement) -> None:
         self._worker, self._measurement = worker, measurement
         self._latest = 0.0
         self._until = 0.0
 
-    def fresh(self, again: bool = False) -> float:
+    def recent(self) -> float:
         """Seconds per step of SGD, measured now or just before."""
-        if again or time.monotonic() > self._until:
-            started = time.monotonic()
-            seconds = self._worker.turn(self._measurement.steps)
-            if isinstance(seconds, Failed):
-                raise RuntimeError(f"torch SGD stopped: {seconds.why}")
-            now = time.monotonic()
-            self._latest = seconds
-            self._measurement.seconds.append(seconds)
-            self._until = now + max(_STALE, now - started)
-        return self._latest
+        return self.now() if time.monotonic() > self._until else self._latest
+
+    def now(self) -> float:
+        """Seconds per step of SGD, measured now."""
+        started = time.monotonic()
+        seconds = self._worker.turn(self._measurement.steps)
+        if isinstance(seconds, Failed):
+            raise RuntimeError(f"torch SGD stopped: {seconds.why}")
+        ended = time.monotonic()
+        self._latest = seconds
+        self._measurement.seconds.append(seconds)
+        self._until = ended + max(_STALE, ended - started)
+        return seconds
+
+    def around(self, before: float, taken: float) -> float:
+        """Seconds per step of SGD beside a turn, after one that took long also after it."""
+        return (before + self.now()) / 2 if taken > _STALE else before
 
 
 def measure(
@@ -114,27 +124,45 @@ def measure(
     workers: dict[str, Worker] = {}
     found: dict[str, Measurement | Failed] = {}
     try:
-        for method in sorted(methods, key=lambda name: name != BASELINE):
-            say(f"{model}: warming up {method}")
-            workers[method] = Worker(model, method, settings)
-            limit = budget.compile_limit if method.startswith("compiled") else budget.limit
-            ready = workers[method].ready(limit)
-            if isinstance(ready, Failed):
-                workers.pop(method).stop()
-                found[method] = ready
-            else:
-                found[method] = Measurement(ready, *budget.plan(ready))
-        first = found[BASELINE]
-        if isinstance(first, Failed):
-            raise RuntimeError(f"torch SGD cannot run {model}: {first.why}")
-        baseline = _Baseline(workers[BASELINE], first)
-        _take_turns(model, workers, found, baseline, say)
-        middle = statistics.median(first.seconds)
-        first.ratios = [seconds / middle for seconds in first.seconds]
+        say(f"{model}: warming up {BASELINE}")
+        workers[BASELINE] = Worker(model, BASELINE, settings)
+        ready = workers[BASELINE].ready(budget.limit)
+        if isinstance(ready, Failed):
+            raise RuntimeError(f"torch SGD cannot run {model}: {ready.why}")
+        sgd = found[BASELINE] = Measurement(ready, *budget.plan(ready))
+        baseline = _Baseline(workers[BASELINE], sgd)
+        for method in methods:
+            if method != BASELINE:
+                say(f"{model}: warming up {method}")
+                workers[method] = Worker(model, method, settings)
+                found[method] = _warmed_up(workers[method], method, budget, baseline)
+        busy = _take_turns(model, workers, found, baseline, say)
     finally:
         for worker in workers.values():
             worker.stop()
+    middle = statistics.median(sgd.seconds)
+    sgd.ratios = [seconds / middle for seconds in sgd.seconds]
+    sgd.rounds = len(sgd.seconds)
+    for mine in found.values():
+        if isinstance(mine, Measurement):
+            mine.busy = statistics.median(busy) if busy else None
     return found
+
+
+def _warmed_up(
+    worker: Worker, method: str, budget: Budget, baseline: _Baseline
+) -> Measurement | Failed:
+    before = baseline.recent()
+    limit = budget.compile_limit if method.startswith("compiled") else budget.limit
+    ready = worker.ready(limit)
+    if isinstance(ready, Failed):
+        worker.stop()
+        return ready
+    mine = Measurement(ready, *budget.plan(ready))
+    if mine.rounds == 0:  # the machine may be another one by the time of the rounds
+        mine.seconds.append(ready.first)
+        mine.ratios.append(ready.first / baseline.around(before, ready.first))
+    return mine
 
 
 def _take_turns(
@@ -143,25 +171,26 @@ def _take_turns(
     found: dict[str, Measurement | Failed],
     baseline: _Baseline,
     say: Say,
-) -> None:
+) -> list[float]:
+    """All rounds; how busy others kept the machine before each."""
     last = max(m.rounds for m in found.values() if isinstance(m, Measurement))
-    for turn in range(last):
+    busy: list[float] = []
+    for turn in range(max(1, last)):
         say(f"{model}: round {turn + 1} of {last}")
-        baseline.fresh(again=True)
+        share = quiet.others()
+        busy += [] if share is None else [share]
+        baseline.now()
         for method, worker in workers.items():
             mine = found[method]
             if method == BASELINE or isinstance(mine, Failed) or turn >= mine.rounds:
                 continue
             if mine.ready.seconds > _STALE:
                 say(f"{model}: round {turn + 1} of {last}, {method}")
-            sgd = baseline.fresh()
+            before = baseline.recent()
             seconds = worker.turn(mine.steps)
             if isinstance(seconds, Failed):
                 found[method] = seconds
             else:
                 mine.seconds.append(seconds)
-                mine.ratios.append(seconds / sgd)
-    for mine in found.values():
-        if isinstance(mine, Measurement) and mine.rounds == 0:
-            mine.seconds.append(mine.ready.first)
-            mine.ratios.append(mine.ready.first / baseline.fresh())
+                mine.ratios.append(seconds / baseline.around(before, seconds * mine.steps))
+    return busy

@@ -10,6 +10,7 @@ from pathlib import Path
 from . import results
 from .methods import BASELINE, METHODS
 from .models import ALL_MODELS, MODELS
+from .quiet import BUSY
 from .results import MIB, Conditions, Row
 from .rounds import Budget, Measurement, measure
 from .scaling import CURVES
@@ -88,6 +89,9 @@ def measure_all(run: Run, say: Callable[[str], None], tell: Callable[[str], None
         results.save(run.table, results.merged(old, rows))
         for row in rows:
             tell(_summary(row))
+        busy = max((row.busy or 0.0 for row in rows), default=0.0)
+        if busy > BUSY:
+            tell(f"{model}: other programs used {busy:.0%} of the processors; measure again")
 
 
 def _row(model: str, method: str, conditions: Conditions, found: Measurement | Failed) -> Row:
@@ -111,6 +115,7 @@ def _row(model: str, method: str, conditions: Conditions, found: Measurement | F
         kept_mib=ready.memory.kept / MIB,
         step_mib=ready.memory.step / MIB,
         settling_s=ready.settling,
+        busy=found.busy,
         note="; ".join(ready.notes),
     )
 
