@@ -154,11 +154,10 @@ class _Graph:
         lrs = torch.tensor(rates, dtype=torch.float64, device=self._device)
         batch = [x for c in closures for x in pytree.tree_leaves(c.batch) if isinstance(x, Tensor)]
         tensors = [*self._state, *self._others, lrs, *batch]
-        self._scalars = [tensor.dim() == 0 for tensor in tensors]
         if self._traced is None:
             losses, *summaries = self._trace(tensors, lrs, run_sweep)
         else:
-            losses, *summaries = self._execute([_as_vector(tensor) for tensor in tensors])
+            losses, *summaries = self._execute(tensors)
             for block, passes in zip(self._blocks, self._passes, strict=True):
                 block.group["passes"] += passes
         for block, loss in zip(self._heard, losses.unbind(), strict=True):
@@ -219,17 +218,19 @@ class _Graph:
         return [together, *summaries]
 
     def _execute(self, tensors: list[Tensor]) -> list[Tensor]:
+        vectors = [_as_vector(tensor) for tensor in tensors]
         if self._compiled is not None:
-            results: list[Tensor] = self._compiled(tensors)
+            results: list[Tensor] = self._compiled(vectors)
             return results
         assert self._traced is not None
         started = time.perf_counter()
         # On a GPU the CUDA graph takes the Python between the kernels away, here C++ does.
         choices: dict[str, Any] = {"cpp_wrapper": self._device.type == "cpu"}
-        function = partial(_with_scalars, self._traced, self._scalars)
+        scalars = [tensor.dim() == 0 for tensor in tensors]
+        function = partial(_with_scalars, self._traced, scalars)
         compiled = torch.compile(function, dynamic=False, fullgraph=True, options=choices)
         try:
-            results = compiled(tensors)
+            results = compiled(vectors)
         except Exception as error:  # torch's compilers raise classes of their own, not one
             raise CompileError(f"{_UNCOMPILED} ({_first_line(error)})") from error
         self._compiled = _CudaGraph(compiled) if self._device.type == "cuda" else compiled

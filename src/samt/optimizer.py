@@ -267,7 +267,8 @@ class SAMT(torch.optim.Optimizer):
             raise GradScalerUnsupportedError(
                 "SAMT does not work with GradScaler: train in bfloat16 autocast, without a scaler"
             )
-        blocks = [self._bound()[index] for index in self._order()]
+        bound = self._bound()
+        blocks = [bound[index] for index in self._order()]
         blocks = [b for b in blocks if any(p.requires_grad for p in b.parameters)]
         with self._taken_back_if_it_fails():
             if closure is None:
@@ -275,7 +276,7 @@ class SAMT(torch.optim.Optimizer):
                 loss = None
             else:
                 if meta_closure is not None:
-                    self._refuse_unused_meta_closure()
+                    self._refuse_unused_meta_closure(bound)
                 self._refuse_leftover_gradients()
                 loss = self._step_with_closure(blocks, closure, meta_closure)
         for group in self.param_groups:
@@ -392,9 +393,9 @@ class SAMT(torch.optim.Optimizer):
         if self.history is not None:
             self.history.record(block.group["calls"], block.group, loss, step_sizes)
 
-    def _refuse_unused_meta_closure(self) -> None:
-        looking = (block.group["meta_batch"] for block in self._bound() if block.looks_ahead)
-        if not {"subset", "fresh"} & set(looking):
+    @staticmethod
+    def _refuse_unused_meta_closure(blocks: Sequence[SubProblem]) -> None:
+        if not {"subset", "fresh"} & {block.kind for block in blocks if block.looks_ahead}:
             raise OptionError(
                 "meta_closure is used with meta_batch='subset' or 'fresh' alone: leave it out"
             )

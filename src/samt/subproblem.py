@@ -146,12 +146,12 @@ class SubProblem:
     @property
     def looks_ahead(self) -> bool:
         """Whether h is evaluated right after the trial step, on a meta batch."""
-        return self.eta is not None and self.group["meta_batch"] != "next"
+        return self.eta is not None and self.kind != "next"
 
     @property
     def learns_from_next(self) -> bool:
         """Whether h is the gradient of the block's next update."""
-        return self.eta is not None and self.group["meta_batch"] == "next"
+        return self.eta is not None and self.kind == "next"
 
     def is_bound_to(self, states: Sequence[dict[str, Tensor]]) -> bool:
         """Whether the optimizer's state still holds the tensors that this object works on."""
