@@ -116,6 +116,53 @@ def advancing(net: Any, x: Tensor) -> Tensor:
     return net.c(net.counter(x))
 
 
+class Renaming(nn.Module):
+    """Keeps as many attributes as before, and the same values, under other names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        old, new = ("one", "two") if hasattr(self, "one") else ("two", "one")
+        setattr(self, new, self.__dict__.pop(old))
+        return x.sin()
+
+
+def renaming(net: Any, x: Tensor) -> Tensor:
+    x = net.renaming(net.act(net.a(x)))
+    x = net.b(x) * (2.0 if hasattr(net.renaming, "one") else 0.5)
+    return net.c(net.renaming(net.act(x)))
+
+
+def borrowing(use: Callable[[Tensor, Tensor], Tensor]) -> nn.Module:
+    """A module uses the weight of one that is called later."""
+    late = lin()
+    return Net(
+        lambda net, x: net.c(net.act(net.late(net.act(net.borrower(net.act(net.a(x))))))),
+        a=lin(4),
+        act=nn.Tanh(),
+        borrower=Net(lambda net, x: use(net.own(x), late.weight), own=lin()),
+        late=late,
+        c=lin(6, 3),
+    )
+
+
+def writing(call: Callable[[nn.Module, Tensor], Tensor]) -> nn.Module:
+    """A module changes its input, which is used again."""
+
+    def run(net: Any, x: Tensor) -> Tensor:
+        x = net.a(x)
+        y = net.act(net.b(call(net.writer, x))) + x
+        return net.c(net.act(net.mid(y)) + y)
+
+    def write(net: Any, x: Any) -> Tensor:
+        inside: Tensor = x if isinstance(x, Tensor) else x[0]
+        return inside.clamp_(-0.1).sin()
+
+    return three(run, writer=Net(write), mid=lin())
+
+
 def tried(net: Any, x: Tensor) -> Tensor:
     x = net.act(net.a(x))
     try:
@@ -166,6 +213,15 @@ SUSPECTS: dict[str, Callable[[], nn.Module]] = {
     "spectral norm used twice": lambda: Net(
         thrice, a=lin(4), b=spectral_norm(lin()), act=nn.Tanh(), mid=lin(), c=lin(6, 3)
     ),
+    "attribute that gets another name": lambda: three(renaming, renaming=Renaming()),
+    "parameter that is used in a list": lambda: borrowing(
+        lambda x, weight: torch.cat([weight, x]).cumsum(0)[-len(x) :]
+    ),
+    "parameter that is used by name": lambda: borrowing(
+        lambda x, weight: functional.linear(x, weight=weight)
+    ),
+    "write into an input by name": lambda: writing(lambda writer, x: writer(x=x)),
+    "write into an input in a list": lambda: writing(lambda writer, x: writer([x])),
     "a module that raises": lambda: three(tried, failing=Net(raising, own=lin())),
     "branch that uses a parameter": lambda: three(
         branch, one=lin(), two=lin(), choose=lambda x: bool(x.mean() > 0)
@@ -288,3 +344,33 @@ def test_a_block_may_hold_a_tensor_that_is_no_parameter_of_the_model(mode: dict[
         return [scale.detach(), *(p.detach() for p in model.parameters())]
 
     assert_same(weights_after(replay=True), weights_after(replay=False))
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_models_that_share_modules_may_be_evaluated_in_one_step(fails: bool) -> None:
+    def step(replay: bool) -> list[Tensor]:
+        model = made(lambda: chain(lin(), nn.Tanh(), nn.Dropout(0.2)))
+        twin = nn.Sequential(*model.children(), nn.Softsign())
+        twin[1].forward = torch.sin  # model[1] too
+        forward = twin[1].forward
+        optimizer = samt.SAMT(samt.blocks(model), lr=0.3, meta_batch="fresh", replay=replay)
+        evaluations = 0
+
+        def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+            nonlocal evaluations
+            evaluations += 1
+            if fails and evaluations == 4:
+                raise ValueError("fourth")
+            return LOSS(outputs, targets)
+
+        for number in range(2):
+            batches = (model, data(number)), (twin, data(50 + number))
+            try:
+                optimizer.step(*(samt.closure(m, loss, *batch) for m, batch in batches))
+            except ValueError:
+                assert fails
+            assert [m for m in twin.modules() if "forward" in m.__dict__] == [twin[1]]
+            assert twin[1].forward is forward
+        return [p.detach() for p in model.parameters()]
+
+    assert_same(step(replay=True), step(replay=False))

@@ -17,13 +17,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
 from samt.closures import Closure
 from samt.errors import CompileError, OptionError
 from samt.evaluation import Loss
 from samt.history import summary
+from samt.step_size import Number
 from samt.subproblem import SubProblem
 
 logger = logging.getLogger("samt")
@@ -103,14 +103,18 @@ class CompiledSweeps:
 
 
 def _key(blocks: Sequence[SubProblem], closures: Sequence[Closure]) -> tuple[Any, ...]:
+    """Everything that the graph takes for granted; it is not checked again when it runs."""
     parts: list[Any] = []
     for block in blocks:
-        parts += [block.index, *(block.group[name] for name in _BAKED_IN)]
-        parts += [p.requires_grad for p in block.parameters]
+        parts += [block.index, *map(block.group.__getitem__, _BAKED_IN)]
+        parts += map(_form, block.parameters)
     for closure in closures:
         leaves, structure = pytree.tree_flatten(closure.batch)
         parts += [id(closure.model), id(closure.loss_fn), structure, *map(_form, leaves)]
-        parts += [module.training for module in closure.model.modules()]
+        for module in closure.model.modules():
+            parts.append(module.training)
+            for tensor in (*module._parameters.values(), *module._buffers.values()):
+                parts += [id(tensor), _form(tensor)]
     device = blocks[0].parameters[0].device.type
     autocast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
     return (*parts, autocast)
@@ -124,7 +128,9 @@ _BAKED_IN = (
 
 
 def _form(leaf: Any) -> Any:
-    return (leaf.shape, leaf.dtype, leaf.device) if isinstance(leaf, Tensor) else repr(leaf)
+    if isinstance(leaf, Tensor):
+        return leaf.shape, leaf.stride(), leaf.dtype, leaf.device, leaf.requires_grad
+    return repr(leaf)
 
 
 class _Graph:
@@ -140,24 +146,29 @@ class _Graph:
         self._state += [buffer for model in models for buffer in model.buffers()]
         mine = {id(tensor) for tensor in self._state}
         self._others = [p for m in models for p in m.parameters() if id(p) not in mine]
-        self._traced: Callable[..., Any] | None = None
+        self._traced: torch.fx.GraphModule | None = None
         self._compiled: Callable[..., Any] | None = None
         self._heard: list[SubProblem] = []  # the block of each loss
         self._updated: list[tuple[SubProblem, int]] = []  # the block of each update, and its loss
         self._passes: list[int] = []
+        self._rates: list[Number] = []
+        self._lrs = torch.empty(0)
 
     def run(
         self, closures: Sequence[Closure], run_sweep: RunSweep, check: Heard, report: Report
     ) -> Loss:
         """Take a step, and say of it what an eager step would have said."""
-        rates = [float(block.group["lr"]) for block in self._blocks]
-        lrs = torch.tensor(rates, dtype=torch.float64, device=self._device)
+        lrs = self._lr_of_blocks()
         batch = [x for c in closures for x in pytree.tree_leaves(c.batch) if isinstance(x, Tensor)]
         tensors = [*self._state, *self._others, lrs, *batch]
         if self._traced is None:
             losses, *summaries = self._trace(tensors, lrs, run_sweep)
         else:
-            losses, *summaries = self._execute(tensors)
+            vectors = [tensor if tensor.dim() else tensor.view(1) for tensor in tensors]
+            if self._compiled is None:
+                self._compile(vectors)
+            assert self._compiled is not None
+            losses, *summaries = self._compiled(*vectors)
             for block, passes in zip(self._blocks, self._passes, strict=True):
                 block.group["passes"] += passes
         for block, loss in zip(self._heard, losses.unbind(), strict=True):
@@ -167,17 +178,31 @@ class _Graph:
         first: Tensor = losses[0].clone()
         return first
 
+    def _lr_of_blocks(self) -> Tensor:
+        """One η⁰ for each block; made anew where it has changed."""
+        rates = [block.group["lr"] for block in self._blocks]
+        if any(isinstance(rate, Tensor) for rate in rates):
+            as_tensor = partial(torch.as_tensor, dtype=torch.float64, device=self._device)
+            return torch.stack([as_tensor(rate).view(()) for rate in rates])
+        if rates != self._rates:
+            self._rates = rates
+            self._lrs = torch.tensor(rates, dtype=torch.float64, device=self._device)
+        return self._lrs
+
     def _trace(self, tensors: list[Tensor], lrs: Tensor, run_sweep: RunSweep) -> list[Tensor]:
         """Take the step and write down every operation of it."""
         before = [(block.group["lr"], block.group["passes"]) for block in self._blocks]
         results: list[Tensor] = []
 
-        def step(_: list[Tensor]) -> list[Tensor]:
+        def step(*_: Tensor) -> list[Tensor]:
             results[:] = self._guarded_step(lrs, run_sweep)
             return results
 
+        # Imported here, because it takes as long as the rest of samt and torch.
+        from torch.fx.experimental.proxy_tensor import make_fx
+
         try:
-            self._traced = make_fx(step)(tensors)
+            self._traced = make_fx(step)(*tensors)
         except RuntimeError as error:
             raise CompileError(f"{_UNCOMPILED} (tracing: {_first_line(error)})") from error
         finally:
@@ -217,40 +242,44 @@ class _Graph:
             tensor.copy_(torch.where(fine, tensor.detach(), before))
         return [together, *summaries]
 
-    def _execute(self, tensors: list[Tensor]) -> list[Tensor]:
-        vectors = [_as_vector(tensor) for tensor in tensors]
-        if self._compiled is not None:
-            results: list[Tensor] = self._compiled(vectors)
-            return results
+    def _compile(self, vectors: list[Tensor]) -> None:
+        """Compile what was traced.
+
+        It goes to Inductor, which is what `torch.compile` does with it in the end: the graph is
+        there, so nothing needs to be read from Python code nor guarded in every step.
+        """
+        from torch._inductor import compile as compile_graph
+
         assert self._traced is not None
         started = time.perf_counter()
+        _take_vectors_for_scalars(self._traced)
         # On a GPU the CUDA graph takes the Python between the kernels away, here C++ does.
-        choices: dict[str, Any] = {"cpp_wrapper": self._device.type == "cpu"}
-        scalars = [tensor.dim() == 0 for tensor in tensors]
-        function = partial(_with_scalars, self._traced, scalars)
-        compiled = torch.compile(function, dynamic=False, fullgraph=True, options=choices)
+        options = {"cpp_wrapper": self._device.type == "cpu"}
         try:
-            results = compiled(vectors)
+            compiled = compile_graph(self._traced, [*vectors], options=options)
         except Exception as error:  # torch's compilers raise classes of their own, not one
             raise CompileError(f"{_UNCOMPILED} ({_first_line(error)})") from error
         self._compiled = _CudaGraph(compiled) if self._device.type == "cuda" else compiled
         logger.info("samt compiled a sweep in %.1f s", time.perf_counter() - started)
-        return results
 
 
-def _as_vector(tensor: Tensor) -> Tensor:
-    return tensor.detach() if tensor.dim() else tensor.detach().view(1)
-
-
-def _with_scalars(
-    function: Callable[..., Any], scalars: Sequence[bool], tensors: Sequence[Tensor]
-) -> Any:
-    """Call a function with tensors without dimensions that came as vectors.
+def _take_vectors_for_scalars(traced: torch.fx.GraphModule) -> None:
+    """Let a graph's inputs without dimensions come as vectors of one element.
 
     Inductor (torch 2.13) reads an input without dimensions after it was written to, as if it
     were still the old one; vectors it orders rightly.
     """
-    return function([t.view(()) if s else t for t, s in zip(tensors, scalars, strict=True)])
+    inputs = [node for node in traced.graph.nodes if node.op == "placeholder"]
+    scalars = [node for node in inputs if node.meta["val"].dim() == 0]
+    with traced.graph.inserting_after(inputs[-1]):
+        for node in scalars:
+            view = traced.graph.call_function(torch.ops.aten.view.default, (node, []))
+            node.replace_all_uses_with(
+                view, delete_user_cb=lambda user, view=view: user is not view
+            )
+    for node in traced.graph.nodes:
+        node.meta.clear()  # each of them speaks of a fake tensor of another world
+    traced.recompile()
 
 
 _UNCOMPILED = "this sweep cannot be compiled: build SAMT with compile=False"
@@ -264,16 +293,20 @@ class _CudaGraph:
     """Calls of a function on the same tensors, or on copies into the same places, as one launch.
 
     Args:
-        function: has run before, so that nothing is left to compile.
+        function: compiled.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., list[Tensor]]) -> None:
         self._function = function
+        self._warm = False
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._tensors: list[Tensor] = []
+        self._tensors: Sequence[Tensor] = []
         self._results: list[Tensor] = []
 
-    def __call__(self, tensors: list[Tensor]) -> list[Tensor]:
+    def __call__(self, *tensors: Tensor) -> list[Tensor]:
+        if not self._warm:  # the first run loads kernels, which cannot be captured
+            self._warm = True
+            return self._function(*tensors)
         if self._graph is None:
             self._capture(tensors)
         assert self._graph is not None
@@ -283,9 +316,9 @@ class _CudaGraph:
         self._graph.replay()
         return [result.clone() for result in self._results]
 
-    def _capture(self, tensors: list[Tensor]) -> None:
+    def _capture(self, tensors: Sequence[Tensor]) -> None:
         self._tensors = tensors
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):  # records; nothing runs
-            self._results = self._function(tensors)
+            self._results = self._function(*tensors)
         self._graph = graph

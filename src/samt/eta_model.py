@@ -12,15 +12,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import leaky_relu
 
 STATISTICS = ("mean", "variance", "max", "min", "norm")
 HEADS = ("dense", "offset")
-PROJECTIONS = ("tanh", "sigmoid")
+# (tanh x + 1)/2 is the sigmoid of 2 x: both projections are a sigmoid, of so many times x.
+GAIN = {"tanh": 2.0, "sigmoid": 1.0}
+PROJECTIONS = tuple(GAIN)
+leaky_relu_ = torch.ops.aten.leaky_relu_
+leaky_relu_backward = torch.ops.aten.leaky_relu_backward
 SLOPE = 0.01  # of LeakyReLU, torch's default
 
 
@@ -40,43 +44,17 @@ def gradient_statistics(gradients: Sequence[Tensor]) -> Tensor:
         tensor([[ 1.0000,  4.0000,  3.0000, -1.0000,  3.1623],
                 [ 2.0000,  0.0000,  2.0000,  2.0000,  2.0000]])
     """
-    return torch.stack([_statistics(gradient) for gradient in gradients])
-
-
-def _statistics(gradient: Tensor) -> Tensor:
-    count = gradient.numel()
-    if count == 0:
-        return gradient.new_zeros(len(STATISTICS))
-    mean = gradient.sum() / count
-    low, high = torch.aminmax(gradient)
-    norm = torch.linalg.vector_norm(gradient)
+    found: list[Tensor] = []
+    for gradient in gradients:
+        count = max(gradient.numel(), 1)
+        mean, norm = gradient.sum() / count, torch.linalg.vector_norm(gradient)
+        low, high = torch.aminmax(gradient) if gradient.numel() else (mean, mean)
+        found += (mean, norm / math.sqrt(count), high, low, norm)
+    features = torch.stack(found).view(-1, len(STATISTICS))
     # rms² − mean², twenty times as fast as torch.var. Its rounding error is relative to rms² and
     # not to the variance, which matters to no feature: all of them are of the size of the rms.
-    rms = norm / math.sqrt(count)
-    variance = ((rms - mean.abs()) * (rms + mean.abs())).clamp(min=0)
-    return torch.stack((mean, variance, high, low, norm))
-
-
-def project(logits: Tensor, projection: str) -> Tensor:
-    """proj: real numbers to [0, 1], by (tanh x + 1)/2 or the sigmoid.
-
-    Examples:
-        >>> project(torch.tensor([0.0, 1.0]), "tanh")
-        tensor([0.5000, 0.8808])
-    """
-    # (tanh x + 1)/2 is the sigmoid of 2x, which is one pass over the entries instead of three.
-    return torch.sigmoid(2 * logits if projection == "tanh" else logits)
-
-
-def project_backward(grad: Tensor, projected: Tensor, projection: str) -> Tensor:
-    """Derivative of proj, written with its value p: 2 p (1 − p) for tanh, p (1 − p) for sigmoid.
-
-    Examples:
-        >>> project_backward(torch.tensor(1.0), torch.tensor(0.5), "tanh")
-        tensor(0.5000)
-    """
-    slope: Tensor = torch.ops.aten.sigmoid_backward(grad, projected)
-    return slope.mul_(2) if projection == "tanh" else slope
+    features[:, 1].square_().addcmul_(features[:, 0], features[:, 0], value=-1).clamp_(min=0)
+    return features
 
 
 def initial_eta_model(
@@ -142,9 +120,9 @@ def is_eta_model_of(state: dict[str, Tensor], shape: torch.Size, head: str, hidd
 class Trace(NamedTuple):
     """What a forward evaluation leaves for the gradient step: v, both hidden layers, (α, η̃)."""
 
-    features: Tensor  # (T, 5)
-    hidden1: Tensor  # (T, hidden), after LeakyReLU
-    hidden2: Tensor  # (T, hidden), after LeakyReLU: z
+    features: Tensor  # (T, 1, 5)
+    hidden1: Tensor  # (T, 1, hidden), after LeakyReLU
+    hidden2: Tensor  # (T, 1, hidden), after LeakyReLU: z
     projected: Tensor  # (2, N)
 
 
@@ -166,7 +144,7 @@ class EtaModels:
         projection: str,
         entries: Sequence[int],
     ) -> None:
-        self.projection = projection
+        self._gain = GAIN[projection]
         self.entries = list(entries)
         self.trunk = torch.stack([state["eta_model"] for state in states])
         for state, row in zip(states, self.trunk, strict=True):
@@ -179,13 +157,14 @@ class EtaModels:
         self._heads = [(s["head_weight"], s["head_bias"]) for s in states] if self.dense else []
 
     def make_views(self) -> None:
-        """Cut the matrix of trunks into weights and biases, (T, …) each."""
+        """Cut the matrix of trunks into weights (T, out, in) and biases (T, 1, out)."""
         hidden = self._hidden
-        shapes = [(hidden, len(STATISTICS)), (hidden,), (hidden, hidden), (hidden,)]
-        if not self.dense:
-            shapes += [(2, hidden), (2,)]
+        widths = [len(STATISTICS), hidden, hidden] + ([] if self.dense else [2])
+        shapes = [shape for m, n in pairwise(widths) for shape in ((n, m), (1, n))]
         parts = self.trunk.split([math.prod(shape) for shape in shapes], dim=1)
-        self._layers = [part.unflatten(1, shape) for part, shape in zip(parts, shapes, strict=True)]
+        views = [part.unflatten(1, shape) for part, shape in zip(parts, shapes, strict=True)]
+        self._weights, self._biases = views[::2], views[1::2]
+        self._transposed = [weight.mT for weight in self._weights]
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -195,23 +174,30 @@ class EtaModels:
 
     def forward(self, features: Tensor) -> Trace:
         """α and η̃ of every step-size entry, from the features (T, 5)."""
-        hidden1 = leaky_relu(_apply(self._layers[0], features, self._layers[1]), SLOPE)
-        hidden2 = leaky_relu(_apply(self._layers[2], hidden1, self._layers[3]), SLOPE)
-        return Trace(features, hidden1, hidden2, project(self._logits(hidden2), self.projection))
+        v = features.unsqueeze(1)
+        hidden1 = leaky_relu_(self._layer(0, v), SLOPE)
+        hidden2 = leaky_relu_(self._layer(1, hidden1), SLOPE)
+        return Trace(v, hidden1, hidden2, self._scaled_logits(hidden2).sigmoid_())
 
-    def _logits(self, hidden2: Tensor) -> Tensor:
+    def _layer(self, number: int, x: Tensor) -> Tensor:
+        """T rows times T matrices: (T, 1, in) to (T, 1, out)."""
+        return torch.baddbmm(self._biases[number], x, self._transposed[number])
+
+    def _scaled_logits(self, hidden2: Tensor) -> Tensor:
+        """The logits (2, N), times the gain of the projection."""
         if self.dense:
-            pairs = zip(self._heads, hidden2, strict=True)
-            return torch.cat([weight @ z + bias for (weight, bias), z in pairs], dim=1)
-        shared = _apply(self._layers[4], hidden2, self._layers[5])
+            pairs = zip(self._heads, hidden2.squeeze(1), strict=True)
+            return torch.cat([weight @ z + bias for (weight, bias), z in pairs], 1) * self._gain
+        shared = self._layer(2, hidden2).squeeze(1) * self._gain
         if self._all_scalar:
             return shared.T
         logits = shared.new_empty(2, sum(self.entries))
         segments = logits.split(self.entries, dim=1)
-        for segment, column, offset in zip(segments, shared, self._offsets, strict=True):
-            segment.copy_(column.unsqueeze(1))
-            if offset is not None:
-                segment.add_(offset.flatten(1))
+        for segment, both, offset in zip(segments, shared.unsqueeze(2), self._offsets, strict=True):
+            if offset is None:
+                segment.copy_(both)
+            else:
+                torch.add(both, offset.flatten(1), alpha=self._gain, out=segment)
         return logits
 
     def descend(self, trace: Trace, grad: Tensor, meta_lr: float) -> None:
@@ -222,53 +208,43 @@ class EtaModels:
 
         Args:
             trace: of the forward evaluation that made the step sizes.
-            grad: ∂(meta loss)/∂(α, η̃), shape (2, N).
+            grad: ∂(meta loss)/∂(α, η̃), shape (2, N); overwritten.
             meta_lr: step size of φ.
         """
-        delta = project_backward(grad, trace.projected, self.projection)
-        z = trace.hidden2
-        back = self._descend_head(delta, z, meta_lr)
-        back2 = back * _leaky_slope(z)
-        back1 = _apply(self._layers[2].mT, back2) * _leaky_slope(trace.hidden1)
-        _descend_layer(self._layers[2], self._layers[3], back2, trace.hidden1, meta_lr)
-        _descend_layer(self._layers[0], self._layers[1], back1, trace.features, meta_lr)
+        delta = torch.ops.aten.sigmoid_backward.grad_input(grad, trace.projected, grad_input=grad)
+        rate = -meta_lr * self._gain  # everything below is linear in delta
+        z, hidden1 = trace.hidden2, trace.hidden1
+        back2 = leaky_relu_backward(self._descend_head(delta, z, rate), z, SLOPE, True)
+        back1 = leaky_relu_backward(torch.bmm(back2, self._weights[1]), hidden1, SLOPE, True)
+        self._descend_layer(1, back2, hidden1, rate)
+        self._descend_layer(0, back1, trace.features, rate)
 
-    def _descend_head(self, delta: Tensor, z: Tensor, meta_lr: float) -> Tensor:
-        """Step the head; return ∂(meta loss)/∂z, shape (T, hidden)."""
+    def _descend_layer(self, number: int, delta: Tensor, x: Tensor, rate: float) -> None:
+        self._weights[number].baddbmm_(delta.mT, x, alpha=rate)
+        self._biases[number].add_(delta, alpha=rate)
+
+    def _descend_head(self, delta: Tensor, z: Tensor, rate: float) -> Tensor:
+        """Step the head; return ∂(meta loss)/∂z, shape (T, 1, hidden)."""
         if self.dense:
-            back = []
-            segments = delta.split(self.entries, dim=1)
-            for (weight, bias), segment, z_t in zip(self._heads, segments, z, strict=True):
-                back.append(torch.einsum("ke,keh->h", segment, weight))
-                weight.sub_(segment.unsqueeze(2) * z_t, alpha=meta_lr)
-                bias.sub_(segment, alpha=meta_lr)
-            return torch.stack(back)
-        if not self._all_scalar:
-            rates = meta_lr * (z.square().sum(1) + 1)
-            segments = delta.split(self.entries, dim=1)
-            for offset, segment, rate in zip(self._offsets, segments, rates, strict=True):
-                if offset is not None:
-                    offset.addcmul_(segment.view_as(offset), rate, value=-1)
-            shared = torch.stack([segment.sum(1) for segment in segments])
+            return self._descend_dense_head(delta, z, rate)
+        if self._all_scalar:
+            shared = delta.T.unsqueeze(1)
         else:
-            shared = delta.T
-        back_z = _apply(self._layers[4].mT, shared)
-        _descend_layer(self._layers[4], self._layers[5], shared, z, meta_lr)
-        return back_z
+            rates = z.square().sum(2).add_(1).mul_(rate)
+            segments = delta.split(self.entries, dim=1)
+            for offset, segment, own in zip(self._offsets, segments, rates, strict=True):
+                if offset is not None:
+                    offset.addcmul_(segment.view_as(offset), own)
+            shared = torch.stack([segment.sum(1) for segment in segments]).unsqueeze(1)
+        back = torch.bmm(shared, self._weights[2])
+        self._descend_layer(2, shared, z, rate)
+        return back
 
-
-def _apply(weight: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
-    """T matrices times T vectors: (T, m, n) and (T, n) to (T, m)."""
-    if bias is None:
-        return torch.bmm(weight, x.unsqueeze(2)).squeeze(2)
-    return torch.baddbmm(bias.unsqueeze(2), weight, x.unsqueeze(2)).squeeze(2)
-
-
-def _leaky_slope(activated: Tensor) -> Tensor:
-    # LeakyReLU keeps the sign, so its slope can be read off its value.
-    return torch.where(activated > 0, 1.0, SLOPE).to(activated.dtype)
-
-
-def _descend_layer(weight: Tensor, bias: Tensor, delta: Tensor, x: Tensor, rate: float) -> None:
-    weight.baddbmm_(delta.unsqueeze(2), x.unsqueeze(1), alpha=-rate)
-    bias.sub_(delta, alpha=rate)
+    def _descend_dense_head(self, delta: Tensor, z: Tensor, rate: float) -> Tensor:
+        back = []
+        segments = delta.split(self.entries, dim=1)
+        for (weight, bias), segment, own in zip(self._heads, segments, z, strict=True):
+            back.append(torch.einsum("ke,keh->h", segment, weight))
+            weight.add_(segment.unsqueeze(2) * own, alpha=rate)
+            bias.add_(segment, alpha=rate)
+        return torch.stack(back).unsqueeze(1)

@@ -54,7 +54,10 @@ class RepeatedEvaluation:
         self.draws = False
         self._trainable = [parameter for parameter in parameters if parameter.requires_grad]
         self._trainable_ids = {id(parameter) for parameter in self._trainable}
-        self._models = list(dict.fromkeys(models))
+        known = (
+            replays[model].modules if model in replays else model.modules() for model in models
+        )
+        self._modules = list(dict.fromkeys(module for modules in known for module in modules))
         self._devices = {p.device for p in self._trainable if p.device.type != "cpu"}
         self._replays = replays
         self._records: dict[int, Record] = {}  # by the id of the closure
@@ -62,7 +65,7 @@ class RepeatedEvaluation:
         self._after_first: _Surroundings | None = None
 
     def __enter__(self) -> RepeatedEvaluation:
-        self._before = _Surroundings(self._models, self._devices)
+        self._before = _Surroundings(self._modules, self._devices)
         _require_grad(self._trainable, False)
         for replay in self._replays.values():
             replay.start_step()
@@ -74,6 +77,8 @@ class RepeatedEvaluation:
         error: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
+        for replay in reversed(list(self._replays.values())):  # they may share modules
+            replay.end_step()
         _require_grad(self._trainable, True)
         for parameter in self._trainable:
             parameter.grad = None
@@ -166,7 +171,7 @@ class RepeatedEvaluation:
         finally:
             _require_grad(unfrozen, False)
         if self._after_first is None:
-            self._after_first = _Surroundings(self._models, self._devices)
+            self._after_first = _Surroundings(self._modules, self._devices)
             self.draws = not self._before.random.equals(self._after_first.random)
             for replay in self._replays.values():
                 replay.draws = self.draws
@@ -209,13 +214,12 @@ def _copy_of(buffer: Tensor | None) -> Tensor | None:
 
 
 class _Surroundings:
-    """Buffers of the models, and the state of every random number generator they may use."""
+    """Buffers of modules, and the state of every random number generator they may use."""
 
-    def __init__(self, models: Sequence[nn.Module], devices: Iterable[torch.device]) -> None:
+    def __init__(self, modules: Iterable[nn.Module], devices: Iterable[torch.device]) -> None:
         self._buffers = [
             (module._buffers, name, buffer, _copy_of(buffer))
-            for model in models
-            for module in model.modules()
+            for module in modules
             for name, buffer in module._buffers.items()
         ]
         self.random = RandomStates(devices)

@@ -24,6 +24,7 @@ from samt.errors import (
 )
 from samt.evaluation import Loss, RepeatedEvaluation
 from samt.history import History, summary
+from samt.memory import keep_freed_memory
 from samt.replay import Replay
 from samt.step_size import Granularity
 from samt.subproblem import SubProblem, complete_state
@@ -150,6 +151,7 @@ class SAMT(torch.optim.Optimizer):
         self.history: History | None = None
         super().__init__(params, defaults)
         self._bound()
+        keep_freed_memory()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

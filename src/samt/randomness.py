@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class RandomStates:
-    """A snapshot.
+    """A snapshot. CUDA too keeps its states in host memory, so that nothing waits for the GPU.
 
     Args:
         devices: accelerators whose generators count too; the CPU's always does.

@@ -15,10 +15,12 @@ warning.
 
 from __future__ import annotations
 
+import operator
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -44,33 +46,33 @@ class Call:
     module: nn.Module
     end: int = -1  # index after the last call inside this one; -1 while it is not over
     output: Any = None
-    versions: list[tuple[Tensor, int]] = field(default_factory=list)
+    versions: Sequence[tuple[Tensor, int]] = ()
     random: RandomStates | None = None  # after the call, for models that draw numbers
-    buffers: list[Buffer] = field(default_factory=list)  # those that it changed, after the call
+    buffers: Sequence[Buffer] = ()  # those that it changed, after the call
 
     def finish(
-        self, output: Any, end: int, random: RandomStates | None, buffers: list[Buffer]
+        self, output: Any, end: int, random: RandomStates | None, buffers: Sequence[Buffer]
     ) -> None:
         """Keep the output, unless it holds something that cannot be watched for writes."""
-        leaves = pytree.tree_leaves(output)
+        leaves = _leaves(output)
         if not all(isinstance(x, Tensor | int | float | str | None) for x in leaves):
             return
         if any(isinstance(x, Tensor) and x.is_inference() for x in leaves):
             return
         self.buffers = buffers
-        self.output = pytree.tree_map_only(Tensor, Tensor.detach, output)
-        self.versions = [(x, x._version) for x in leaves if isinstance(x, Tensor)]
-        self.versions = [(x.detach(), version) for x, version in self.versions]
+        self.output = _with_tensors(Tensor.detach, output)
+        # A detached tensor counts the writes into the tensor that it came from as its own.
+        self.versions = [(x, x._version) for x in _leaves(self.output) if isinstance(x, Tensor)]
         self.random = random
         self.end = end
 
-    def can_replace(self, boundary: int, arguments: Iterable[Tensor]) -> bool:
+    def can_replace(self, boundary: int, arguments: Iterable[Any]) -> bool:
         """Whether the output stands for the call: over before the boundary, written into by
         nobody since, and of inputs that need no gradient through it."""
         return (
             -1 < self.end <= boundary
             and all(tensor._version == version for tensor, version in self.versions)
-            and not any(tensor.requires_grad for tensor in arguments)
+            and not any(x.requires_grad for x in arguments if isinstance(x, Tensor))
         )
 
     def replay(self) -> Any:
@@ -81,7 +83,7 @@ class Call:
             buffers[name] = buffer
             if buffer is not None:
                 buffer.copy_(copy)
-        return pytree.tree_map(lambda leaf: leaf, self.output)  # containers of the caller's own
+        return _with_tensors(_itself, self.output)  # containers of the caller's own
 
 
 @dataclass(slots=True)
@@ -119,24 +121,43 @@ class Replay:
             for module in self.modules
         }
         self._uses[None] = set()
-        self._observed: set[int] = set()  # ids of the parameters whose uses are known
+        self._unobserved = dict(block_of)  # the parameters whose uses are not known
         self._unfit: set[nn.Module] = set()  # they keep something as an attribute
         self._order_changed = False
         self._buffers = {
             module: [(m._buffers, name) for m in module.modules() for name in m._buffers]
             for module in (self.modules if self.enabled else ())
         }
-        self._forwards = {module: self._wrapped(module) for module in self.modules}
-        self._originals: dict[nn.Module, Callable[..., Any]] = {}
+        self._saved: list[tuple[nn.Module, Any]] = []  # forwards that stand on the instance
         self._devices = list(devices)
         self._record: Record | None = None  # while an evaluation is under way
         self._stack: list[nn.Module] = []
-        self.start_step()
-
-    def start_step(self) -> None:
-        """Look again at what the model does: it may be in another mode."""
         self.observing = True
         self.draws = True
+
+    def start_step(self) -> None:
+        """Put recorders around all modules, and look again at what the model does.
+
+        It may be in another mode than in the last step. `end_step` has to follow.
+        """
+        self.observing = True
+        self.draws = True
+        if not self.enabled:
+            return
+        for module in self.modules:
+            recorder: Any = partial(self._call, module, module.forward)
+            recorder.__wrapped__ = module.forward  # its signature
+            self._saved.append((module, module.__dict__.get("forward")))
+            module.__dict__["forward"] = recorder
+
+    def end_step(self) -> None:
+        """Take the recorders away."""
+        while self._saved:
+            module, forward = self._saved.pop()
+            if forward is None:
+                del module.__dict__["forward"]
+            else:
+                module.__dict__["forward"] = forward
 
     def evaluate(
         self,
@@ -145,7 +166,7 @@ class Replay:
         current: Iterable[int],
         next_changed: int | None,
     ) -> Any:
-        """Evaluate a closure; use the record, and bring it up to date.
+        """Evaluate a closure within a step; use the record, and bring it up to date.
 
         Args:
             closure: evaluates the model.
@@ -160,12 +181,10 @@ class Replay:
             CallOrderChangedError: the record does not fit; evaluate again without it.
         """
         self._start(record, {*record.changed, *current}, next_changed)
-        saved = self._install()
         try:
             with self._observation():
                 result = closure()
         finally:
-            self._uninstall(saved)
             self._record = None
             self._stack.clear()
         if self._position < self._boundary or self._order_changed:
@@ -186,10 +205,10 @@ class Replay:
 
     def _start(self, record: Record, moving: set[int], next_changed: int | None) -> None:
         self._order_changed = False
-        unknown = {i for p, i in self._block_of.items() if p not in self._observed}
-        used_outside = (self._uses[None] | unknown) & moving
-        uses = (i for i, call in enumerate(record.calls) if self._uses[call.module] & moving)
-        boundary = 0 if used_outside else next(uses, len(record.calls))
+        boundary = 0
+        if moving.isdisjoint(self._uses[None]) and moving.isdisjoint(self._unobserved.values()):
+            still = (moving.isdisjoint(self._uses[call.module]) for call in record.calls)
+            boundary = next((i for i, same in enumerate(still) if not same), len(record.calls))
         del record.calls[boundary:]
         self._record = record
         self._boundary = boundary
@@ -197,49 +216,20 @@ class Replay:
         self._recording = next_changed is not None
         self._next_changed = next_changed
 
-    def _install(self) -> list[tuple[nn.Module, Any]]:
-        saved = []
-        for module, forward in self._forwards.items():
-            self._originals[module] = module.forward
-            saved.append((module, module.__dict__.get("forward")))  # some put one on the instance
-            forward.__wrapped__ = module.forward  # type: ignore[attr-defined]  # its signature
-            module.__dict__["forward"] = forward
-        return saved
-
-    @staticmethod
-    def _uninstall(saved: list[tuple[nn.Module, Any]]) -> None:
-        for module, forward in saved:
-            if forward is None:
-                del module.__dict__["forward"]
-            else:
-                module.__dict__["forward"] = forward
-
-    def _wrapped(self, module: nn.Module) -> Callable[..., Any]:
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            original = self._originals[module]
-            if self._record is None:
-                return original(*args, **kwargs)
-            return self._call(self._record, module, original, args, kwargs)
-
-        return forward
-
     def _call(
-        self,
-        record: Record,
-        module: nn.Module,
-        original: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
+        self, module: nn.Module, original: Callable[..., Any], /, *args: Any, **kwargs: Any
     ) -> Any:
+        record = self._record
+        if record is None:
+            return original(*args, **kwargs)
         index = self._position
         self._position += 1
-        arguments = _tensors((args, kwargs))
         if index < self._boundary:
             call = record.calls[index]
             if call.module is not module:
                 self._order_changed = True
                 raise CallOrderChangedError
-            if call.can_replace(self._boundary, arguments):
+            if call.can_replace(self._boundary, _passed(args, kwargs)):
                 self._position = call.end
                 return call.replay()
             call.end = -1
@@ -249,72 +239,76 @@ class Replay:
             call = Call(module)
             if self._recording:
                 record.calls.append(call)
-        before = _Before(module, arguments, self._buffers[module])
+        before = None  # what is not recorded from its beginning on will not be at its end
+        if self._recording:
+            before = _Before(_passed(args, kwargs), self._buffers[module])
+        attributes = module.__dict__.copy()
         self._stack.append(module)
         try:
             output = original(*args, **kwargs)
         finally:
             self._stack.pop()
-        if before.has_other_attributes():
+        if _changed(attributes, module.__dict__):
             self._unfit.update([module, *self._stack])
-        if self._recording and module not in self._unfit and not before.has_other_inputs():
+        fit = self._recording and module not in self._unfit
+        if before is not None and fit and before.has_same_inputs():
             random = RandomStates(self._devices) if self.draws else None
             call.finish(output, self._position, random, before.changed_buffers())
         return output
 
     def _observation(self) -> AbstractContextManager[Any]:
-        return _Observer(self) if self.observing else nullcontext()
+        return _Observer(self, self._block_of) if self.observing else nullcontext()
 
-    def note_use(self, parameter: Tensor) -> None:
-        """A parameter enters a torch function, in the code of the module on top of the stack."""
-        block = self._block_of.get(id(parameter))
-        if block is not None:
-            self._observed.add(id(parameter))
-            self._uses[self._stack[-1] if self._stack else None].add(block)
+    def note_use(self, parameter: int) -> None:
+        """A parameter enters a torch function, in the code of the module on top of the stack.
+
+        Args:
+            parameter: its `id`.
+        """
+        self._unobserved.pop(parameter, None)
+        place = self._stack[-1] if self._stack else None
+        self._uses[place].add(self._block_of[parameter])
 
 
 class _Observer(TorchFunctionMode):
-    def __init__(self, replay: Replay) -> None:
+    """Notes which parameters enter torch functions.
+
+    Args:
+        replay: is told.
+        parameters: `id`s of those that matter.
+    """
+
+    def __init__(self, replay: Replay, parameters: Mapping[int, Any]) -> None:
         super().__init__()
         self._replay = replay
+        self._parameters = parameters.keys()
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if func.__name__ == "__get__" and not isinstance(result, Tensor):
-            return result  # a look at the dtype, the device or the shape
-        for leaf in pytree.tree_leaves((args, kwargs)):
-            if isinstance(leaf, Tensor):
-                self._replay.note_use(leaf)
+        result = func(*args, **kwargs) if kwargs else func(*args)
+        used = self._parameters & map(id, _passed(args, kwargs))
+        if used and (func.__name__ != "__get__" or isinstance(result, Tensor)):
+            for parameter in used:  # not for a look at the dtype, the device or the shape
+                self._replay.note_use(parameter)
         return result
 
 
 class _Before:
-    """What a call of a module found: its attributes, its inputs, the buffers below it."""
+    """What a call of a module found: its inputs, the buffers below it."""
 
     def __init__(
-        self,
-        module: nn.Module,
-        arguments: Iterable[Tensor],
-        buffers: Iterable[tuple[dict[str, Any], str]],
+        self, arguments: Iterable[Any], buffers: Iterable[tuple[dict[str, Any], str]]
     ) -> None:
-        self._module = module
-        self._attributes = dict(module.__dict__)
-        self._inputs = [(x, x._version) for x in arguments if not x.is_inference()]
+        self._inputs = [
+            (x, x._version) for x in arguments if isinstance(x, Tensor) and not x.is_inference()
+        ]
         held = ((place, name, place[name]) for place, name in buffers)
         self._buffers = [(p, n, b, None if b is None else b._version) for p, n, b in held]
 
-    def has_other_attributes(self) -> bool:
-        """Whether the call kept something on its module that was not there before."""
-        now = self._module.__dict__
-        return len(now) != len(self._attributes) or any(
-            now[name] is not value for name, value in self._attributes.items()
-        )
-
-    def has_other_inputs(self) -> bool:
-        """Whether the call wrote into its inputs."""
-        return any(tensor._version != version for tensor, version in self._inputs)
+    def has_same_inputs(self) -> bool:
+        """Whether the call wrote into none of its inputs."""
+        return all(tensor._version == version for tensor, version in self._inputs)
 
     def changed_buffers(self) -> list[Buffer]:
         """The buffers that the call changed, with copies of what they are now."""
@@ -332,5 +326,37 @@ def _is_opaque(module: nn.Module) -> bool:
     return isinstance(module, kinds) or bool(compiled)
 
 
-def _tensors(tree: Any) -> list[Tensor]:
-    return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Tensor)]
+def _changed(before: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether a module's attributes are others than before: its call kept something."""
+    same_names = list(before) == list(now)
+    return not (same_names and all(map(operator.is_, before.values(), now.values())))
+
+
+# Not only tuples, lists and dicts are containers to pytree, but these are none.
+_LEAVES = frozenset([Tensor, nn.Parameter, type(None), bool, int, float, str])
+
+
+def _leaves(tree: Any) -> Collection[Any]:
+    """What containers hold in the end; most often a tensor, or a tuple that holds no other."""
+    if type(tree) in _LEAVES:
+        return (tree,)
+    if type(tree) is tuple and _LEAVES.issuperset(map(type, tree)):
+        return tree
+    return pytree.tree_leaves(tree)
+
+
+def _passed(args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Collection[Any]:
+    """The leaves of a call's arguments."""
+    leaves = _leaves(args)
+    return [*leaves, *_leaves(tuple(kwargs.values()))] if kwargs else leaves
+
+
+def _with_tensors(change: Callable[[Tensor], Tensor], tree: Any) -> Any:
+    """New containers like these, with changed tensors."""
+    if type(tree) is Tensor:
+        return change(tree)
+    return pytree.tree_map_only(Tensor, change, tree)
+
+
+def _itself(tensor: Tensor) -> Tensor:
+    return tensor

@@ -114,9 +114,9 @@ def combine(alpha: Tensor, eta_tilde: Tensor, left: Number, right: Number) -> Te
         >>> combine(torch.tensor(0.25), torch.tensor(0.5), 0.1, 1.0)
         tensor(0.4000)
     """
-    start = eta_tilde if isinstance(right, float) and right == 1 else eta_tilde * right
-    # One pass: start + α (left − start).
-    return torch.lerp(start, torch.as_tensor(left, dtype=start.dtype, device=start.device), alpha)
+    start = eta_tilde if _is_one(right) else eta_tilde * right
+    end = left.to(start) if isinstance(left, Tensor) else start.new_full((), left)
+    return torch.lerp(start, end, alpha)  # one pass: start + α (left − start)
 
 
 def combine_backward(
@@ -140,9 +140,18 @@ def combine_backward(
         tensor([-0.4000,  0.7500])
     """
     result = grad.new_empty(2, *grad.shape)
-    torch.mul(eta_tilde, -right, out=result[0]).add_(left)
-    torch.sub(1, alpha, out=result[1]).mul_(right)
-    return result.mul_(grad)
+    of_alpha, of_eta_tilde = result.unbind()
+    torch.addcmul(grad, grad, alpha, value=-1, out=of_eta_tilde)
+    if not _is_one(right):
+        of_eta_tilde.mul_(right)
+        eta_tilde = eta_tilde * right
+    # Written without temporaries, for step sizes as large as the tensor.
+    torch.sub(left, eta_tilde, out=of_alpha).mul_(grad)
+    return result
+
+
+def _is_one(factor: Number) -> bool:
+    return isinstance(factor, float) and factor == 1
 
 
 def relative_factor(relative: bool | float) -> float | None:

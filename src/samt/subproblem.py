@@ -221,14 +221,24 @@ class SubProblem:
         if self.group["radius"] is not None:
             h = self._through_ball(h)
         g, trace, lr = self._recall()
-        # ∂(meta loss)/∂η = −(g ⊙ h), summed down to the shape of η.
-        slope = trace.projected.new_empty(sum(self._entries))
-        segments = slope.split(self._entries)
-        for out, a, b, shape in zip(segments, g, h, self._shapes, strict=True):
-            _product(a, b, shape, out)
+        # ∂(meta loss)/∂η = −(g ⊙ h), summed down to the shape of η; the sign is put to the rate.
+        slope = self._products(g, h)
         alpha, eta_tilde = trace.projected
-        grads = combine_backward(slope.neg_(), alpha, eta_tilde, *self._coefficients(lr))
-        self.eta.descend(trace, grads, self.group["meta_lr"])
+        grads = combine_backward(slope, alpha, eta_tilde, *self._coefficients(lr))
+        self.eta.descend(trace, grads, -self.group["meta_lr"])
+
+    def _products(self, g: Sequence[Tensor], h: Sequence[Tensor]) -> Tensor:
+        """g ⊙ h of each tensor, summed down to the shape of its step size, end to end."""
+        if not any(self._shapes):
+            return torch.stack([_dot(a, b) for a, b in zip(g, h, strict=True)])
+        result = g[0].new_empty(sum(self._entries))
+        segments = result.split(self._entries)
+        for out, a, b, shape in zip(segments, g, h, self._shapes, strict=True):
+            if shape == a.shape:
+                torch.mul(a, b, out=out.view(shape))
+            else:
+                out.view(shape).copy_(_dot(a, b) if not shape else (a * b).sum_to_size(shape))
+        return result
 
     def _coefficients(self, lr: Number) -> tuple[Number, Number]:
         return coefficients(self.group["parts"], lr, relative_factor(self.group["relative"]))
@@ -237,7 +247,7 @@ class SubProblem:
         return [
             torch.zeros_like(parameter, dtype=self.dtype)
             if gradient is None
-            else gradient.to(self.dtype)
+            else (gradient if gradient.dtype == self.dtype else gradient.to(self.dtype))
             for gradient, parameter in zip(gradients, self.parameters, strict=True)
         ]
 
@@ -264,9 +274,9 @@ class SubProblem:
 
     def _hold(self, g: list[Tensor], trace: Trace, lr: Number) -> None:
         if self.learns_from_next:
-            for state, gradient, features in zip(self.states, g, trace.features, strict=True):
+            for state, gradient, v in zip(self.states, g, trace.features, strict=True):
                 state["previous_gradient"].copy_(gradient)
-                state["previous_features"].copy_(features)
+                state["previous_features"].copy_(v[0])
                 state["previous_lr"].fill_(lr)
         else:
             self._held = (g, trace, lr)
@@ -312,14 +322,10 @@ def _structure(group: dict[str, Any]) -> tuple[Any, ...]:
     return (*(group[name] for name in names), group["radius"] is None)
 
 
-def _product(g: Tensor, h: Tensor, shape: torch.Size, out: Tensor) -> None:
-    """g ⊙ h, summed down to a shape."""
-    if shape == g.shape:
-        torch.mul(g, h, out=out.view(shape))
-    elif not shape and g.is_contiguous() and h.is_contiguous():
-        out.copy_(torch.dot(g.view(-1), h.view(-1)))  # no product in memory
-    else:
-        out.view(shape).copy_((g * h).sum_to_size(shape))
+def _dot(g: Tensor, h: Tensor) -> Tensor:
+    if g.is_contiguous() and h.is_contiguous():
+        return torch.dot(g.view(-1), h.view(-1))  # no product in memory
+    return (g * h).sum()
 
 
 def norm_of_all(tensors: Sequence[Tensor]) -> Tensor:
