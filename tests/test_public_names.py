@@ -11,11 +11,15 @@ from pathlib import Path
 import torch
 
 import samt
+from samt import baselines
 
 
 def test_public_names_are_these() -> None:
     assert sorted(samt.__all__) == ["History", "Passes", "SAMT", "blocks", "closure", "errors"]
     assert issubclass(samt.SAMT, torch.optim.Optimizer)
+    assert sorted(baselines.__all__) == [
+        "AdamHD", "BCD", "DLADMM", "Dante", "MDLAM", "SGDHD", "SGDNesterovHD", "ScaledADMM",
+    ]  # fmt: skip
 
 
 def test_signatures_are_these() -> None:
@@ -43,7 +47,7 @@ class Refuse:
         if top not in sys.stdlib_module_names and top not in ("samt", "torch"):
             raise ImportError(f"samt imported {name}")
 sys.meta_path.insert(0, Refuse())
-import samt
+import samt, samt.baselines
 assert not any(name.startswith("samt.bench") for name in sys.modules)
 model = torch.nn.Linear(3, 2)
 optimizer = samt.SAMT(samt.blocks(model))

@@ -71,6 +71,10 @@ BAD_WORDS = [
     ("train --optimizer sgd:nesterov=true", "momentum=0.9"),
     ("train --model resnet", "choose from 'mlp', 'cnn'"),
     ("train --data diabetes --model cnn", "--model mlp"),
+    ("train --optimizer dladmm --model cnn", "--model mlp"),
+    ("train --optimizer dladmm --dropout 0.1", "--dropout 0"),
+    ("train --optimizer dladmm:rho=0", "rho must be"),
+    ("compare sgd dladmm:lr=1", "no option 'lr'"),
     ("train --blocks 7", "from 1 to 2"),
     ("train --hidden 3,x", "512,512"),
     ("train --hidden 0", "widths of 1 or more"),
@@ -240,6 +244,20 @@ def test_compare_starts_all_methods_from_the_same_loss(
     first = {rows(path)[0]["train_loss"] for path in tmp_path.glob("run/*/metrics.csv")}
     assert len(first) == 1
     assert len(list(tmp_path.glob("run/*/metrics.csv"))) == 4
+
+
+def test_compare_of_methods_with_and_without_step_sizes(
+    samt_here: Samt, data_dir: Path, tmp_path: Path
+) -> None:
+    methods = ["sgdn-hd", "dante", "dladmm"]
+    out = compare(samt_here, data_dir, tmp_path / "run", *methods)
+    assert "0 + 0" in out
+    table = rows(tmp_path / "run" / "comparison.csv")
+    assert [row["method"] for row in table] == methods
+    assert all(0 <= float(row["final_test_accuracy_mean"]) <= 1 for row in table)
+    alone = compare(samt_here, data_dir, tmp_path / "alone", "dladmm")
+    assert "step size" not in alone
+    assert (tmp_path / "alone" / "comparison.png").exists()
 
 
 def test_compare_resumes_without_running_finished_methods_again(

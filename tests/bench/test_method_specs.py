@@ -3,29 +3,56 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import samt
+from samt.baselines import SGDHD, AdamHD, Dante, SGDNesterovHD
 from samt.bench.errors import SettingsError
-from samt.bench.method_specs import METHOD_OPTIONS, parse_spec
+from samt.bench.method_specs import METHOD_OPTIONS, SOLVERS, parse_spec
 
 # Not for the command line: what it sets itself, and what has no text form.
 _NOT_ON_THE_COMMAND_LINE = {"self", "params", "seed", "replay", "compile", "process_group"}
+_CONSTRUCTORS: dict[str, Any] = {
+    "samt": samt.SAMT,
+    "sgd-hd": SGDHD,
+    "sgdn-hd": SGDNesterovHD,
+    "adam-hd": AdamHD,
+    "dante": Dante,
+}
 
 
-def test_the_options_of_samt_are_those_of_its_constructor_with_its_defaults() -> None:
-    parameters = inspect.signature(samt.SAMT).parameters
+@pytest.mark.parametrize("name", _CONSTRUCTORS)
+def test_the_options_are_those_of_the_constructor_with_its_defaults(name: str) -> None:
+    parameters = inspect.signature(_CONSTRUCTORS[name]).parameters
     constructor = {
         name: parameter.default
         for name, parameter in parameters.items()
         if name not in _NOT_ON_THE_COMMAND_LINE
     }
-    command_line = {name: option.default for name, option in METHOD_OPTIONS["samt"].items()}
+    command_line: dict[str, Any] = {
+        name: option.default for name, option in METHOD_OPTIONS[name].items()
+    }
     del command_line["blocks"]
+    if "beta1" in command_line:
+        command_line["betas"] = command_line.pop("beta1"), command_line.pop("beta2")
     assert command_line == constructor
+
+
+def test_the_options_of_the_solvers_are_read_from_their_constructors() -> None:
+    assert parse_spec("dladmm").options == {
+        **{"loss": "cross_entropy", "rho": 1e-6, "tau": 1.0, "theta": 1.0},
+        **{"scheduled": True, "tolerance": 1e-3, "weight_std": 0.1},
+    }
+    spec = parse_spec("dladmm:rho=0.01,scheduled=false,loss=squared")
+    assert spec.options["rho"] == 0.01
+    assert spec.options["scheduled"] is False
+    assert spec.options["loss"] == "squared"
+    for name in SOLVERS:
+        assert not {"inputs", "hidden", "seed", "self"} & METHOD_OPTIONS[name].keys()
 
 
 def test_options_are_read_and_the_rest_has_its_default() -> None:
@@ -73,6 +100,13 @@ def test_the_label_is_the_spec() -> None:
         ("samt:radius=0", "or none"),
         ("samt:radius=-1", "or none"),
         ("sgd:nesterov=yes", "true or false"),
+        ("sgd-hd:rule=add", "one of additive, multiplicative"),
+        ("sgd-hd:hypergrad_lr=-1", "at least 0"),
+        ("dante:order=cyclic", "reverse"),
+        ("dante:inner_iterations=0", "whole number"),
+        ("dladmm:rho=-1", "at least 0"),
+        ("dladmm:loss=hinge", "cross_entropy, squared"),
+        ("dladmm:lr=0.1", "no option 'lr'"),
         ("sgd:lr", "write sgd:option=value"),
         ("sgd:", "write sgd:option=value"),
         ("sgd:lr=1,lr=2", "twice"),

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from samt.bench.data import load
-from samt.bench.method_specs import parse_spec
+from samt.bench.method_specs import SOLVERS, parse_spec
 from samt.bench.results import Record
 from samt.bench.runs import Run
 from samt.bench.settings import Settings
@@ -53,6 +53,12 @@ METHODS = [
     "samt:meta_batch=same,blocks=1,weight_decay=0.01,max_grad_norm=1",
     "sgd:momentum=0.9",
     "adam",
+    "sgd-hd:lr=0.01,momentum=0.9,rule=multiplicative",
+    "sgdn-hd:blocks=none",
+    "adam-hd",
+    "dante:inner_iterations=2,normalized=false",
+    "dante:fresh_batches=true",
+    *SOLVERS,
 ]
 
 
@@ -64,9 +70,9 @@ def test_stopped_in_the_middle_of_an_epoch(
     settings = Settings(
         method=parse_spec(spec),
         data="mnist",
-        model="cnn",
+        model="mlp" if spec in SOLVERS else "cnn",
         hidden=(6,),
-        dropout=0.3,
+        dropout=0.0 if spec in SOLVERS else 0.3,
         epochs=4,
         batch_size=40,
         device="cpu",
@@ -114,15 +120,25 @@ def processes() -> Iterator[list[subprocess.Popen[str]]]:
 
 
 SHARED = (
-    *("--data", "mnist", "--hidden", "16", "--dropout", "0.2", "--batch-size", "16"),
-    *("--epochs", "30", "--threads", "1", "--device", "cpu", "--step-size", "element"),
+    *("--data", "mnist", "--hidden", "16", "--batch-size", "16"),
+    *("--epochs", "30", "--threads", "1", "--device", "cpu"),
 )
+WITH_SAMT = ("--step-size", "element", "--dropout", "0.2")
 
 
+@pytest.mark.parametrize(
+    "method",
+    [WITH_SAMT, ("--optimizer", "sgdn-hd", "--dropout", "0.2"), ("--optimizer", "dladmm")],
+    ids=["samt", "sgdn-hd", "dladmm"],
+)
 def test_killed_again_and_again(
-    tmp_path: Path, data_dir: Path, processes: list[subprocess.Popen[str]]
+    tmp_path: Path,
+    data_dir: Path,
+    processes: list[subprocess.Popen[str]],
+    method: tuple[str, ...],
 ) -> None:
-    arguments = ("train", *SHARED, "--data-dir", data_dir, "--run-dir")
+    arguments: tuple[str | Path, ...]
+    arguments = ("train", *SHARED, *method, "--data-dir", data_dir, "--run-dir")
     assert samt_process(*arguments, tmp_path / "whole").code == 0
     for epoch in (4, 13):
         process = started(*arguments, tmp_path / "killed", "--resume")
@@ -140,7 +156,8 @@ def test_killed_again_and_again(
 def test_ctrl_c_says_how_to_continue_and_that_works(
     tmp_path: Path, data_dir: Path, processes: list[subprocess.Popen[str]]
 ) -> None:
-    arguments = ("train", *SHARED, "--data-dir", data_dir, "--run-dir", tmp_path / "run")
+    shared = (*SHARED, *WITH_SAMT)
+    arguments = ("train", *shared, "--data-dir", data_dir, "--run-dir", tmp_path / "run")
     process = started(*arguments)
     processes.append(process)
     epochs_until(process, 3)

@@ -11,13 +11,16 @@ import pytest
 import torch
 from torch import nn
 
+import samt
+from samt.baselines import DLADMM, SGDHD, AdamHD, Dante, SGDNesterovHD
 from samt.bench import models
 from samt.bench.data import Dataset, Split, load
 from samt.bench.errors import SettingsError
-from samt.bench.method_specs import parse_spec
+from samt.bench.method_specs import SOLVERS, parse_spec
 from samt.bench.methods import SamtMethod
 from samt.bench.settings import Settings
 from samt.bench.training import Trainer
+from samt.errors import OptionError
 
 BASE = Settings(hidden=(12,), batch_size=30, device="cpu", threads=1)
 
@@ -67,9 +70,12 @@ def test_methods_share_batches_and_initial_weights_and_seeds_change_both() -> No
     [
         ("sgd:lr=0.2,momentum=0.9", partial(torch.optim.SGD, lr=0.2, momentum=0.9)),
         ("adam:lr=0.01,beta1=0.8", partial(torch.optim.Adam, lr=0.01, betas=(0.8, 0.999))),
+        ("sgd-hd:momentum=0.9", partial(SGDHD, momentum=0.9)),
+        ("sgdn-hd:rule=multiplicative", partial(SGDNesterovHD, rule="multiplicative")),
+        ("adam-hd:beta2=0.99", partial(AdamHD, betas=(0.9, 0.99))),
     ],
 )
-def test_sgd_and_adam_are_those_of_torch_bit_for_bit(spec: str, make: Any) -> None:
+def test_optimizers_are_those_of_a_loop_of_ones_own_bit_for_bit(spec: str, make: Any) -> None:
     ours = trainer(spec)
     ours.train_epoch(1, ignore)
 
@@ -221,3 +227,75 @@ def test_a_network_that_does_not_fit_the_data_is_refused() -> None:
         models.build("cnn", load("diabetes", None), (20,), 0.0)
     with pytest.raises(SettingsError, match="did you mean 'cnn'"):
         models.build("cn", tiny(), (20,), 0.0)
+
+
+@pytest.mark.parametrize("blocks", ["1", "none"])
+def test_hypergradient_descent_learns_one_step_size_unless_told_otherwise(blocks: str) -> None:
+    one = trainer(f"sgdn-hd:hypergrad_lr=0.01,blocks={blocks}")
+    first = one.train_epoch(1, ignore).step_sizes
+    second = one.train_epoch(2, ignore).step_sizes
+    assert list(first) == (["model"] if blocks == "1" else ["hidden1", "output"])
+    assert all(0.001 != first[name] != second[name] for name in first)
+    assert len(set(first.values())) == len(first)
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_dante_is_that_of_a_loop_of_ones_own(fresh: bool) -> None:
+    ours = trainer(f"dante:lr=0.05,inner_iterations=2,fresh_batches={str(fresh).lower()}")
+    row = ours.train_epoch(1, ignore)
+    torch.manual_seed(0)
+    data = tiny()
+    model = models.build("mlp", data, (12,), 0.0)
+    optimizer = Dante(samt.blocks(model), 0.05, inner_iterations=2, fresh_batches=fresh)
+    for chosen in ours.batch_order(1):
+        inputs, targets = data.train.take(chosen)
+        optimizer.step(samt.closure(model, nn.functional.cross_entropy, inputs, targets))
+    assert torch.equal(weights(ours.model), weights(model))
+    assert ours.method.passes == ((4, 4) if fresh else (16, 16))
+    assert row.step_sizes == pytest.approx({"hidden1": 0.05, "output": 0.05})
+
+
+def test_a_solver_takes_one_iteration_of_all_samples_in_an_epoch() -> None:
+    ours = trainer("dladmm:rho=0.01,scheduled=false", hidden=(12, 9))
+    data = tiny()
+    options: dict[str, Any] = {"activation": "leaky_relu", "rho": 0.01, "scheduled": False}
+    solver = DLADMM(data.train.inputs, data.train.targets, [12, 9], outputs=10, **options)
+    assert ours.steps_per_epoch == 1
+    with torch.no_grad():
+        assert torch.equal(ours.model(data.test.inputs), solver.predict(data.test.inputs))
+    for epoch in (1, 2, 3):
+        row = ours.train_epoch(epoch, ignore)
+        progress = solver.step()
+        assert row.batch_loss == pytest.approx(progress.objective / 100)
+        outputs = solver.predict(data.test.inputs)
+        expected = nn.functional.cross_entropy(outputs, data.test.targets)
+        assert row.test_loss == pytest.approx(float(expected), rel=1e-5)
+        assert row.test_metric == int((outputs.argmax(1) == data.test.targets).sum()) / 50
+    assert row.step_sizes == {}
+    assert ours.method.passes == (0, 0)
+    assert not torch.equal(weights(ours.model), weights(trainer("dladmm", hidden=(12, 9)).model))
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_solvers_lower_the_training_loss(name: str) -> None:
+    one = trainer(name)
+    before = one.measure(0, math.nan)
+    rows = [one.train_epoch(epoch, ignore) for epoch in range(1, 16)]
+    assert rows[-1].train_loss < before.train_loss
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("changes", [{"model": "cnn"}, {"dropout": 0.5}], ids=str)
+def test_solvers_refuse_what_is_no_plain_mlp(name: str, changes: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError, match=f"'{name}' .* --model mlp"):
+        trainer(name, **changes)
+
+
+def test_a_solver_of_a_regression_takes_the_squared_loss() -> None:
+    data = load("diabetes", None)
+    one = Trainer(replace(BASE, data="diabetes", method=parse_spec("dladmm:rho=0.01")), data)
+    rows = [one.train_epoch(epoch, ignore) for epoch in range(1, 30)]
+    assert rows[-1].train_loss < 0.9 * rows[0].train_loss
+    settings = replace(BASE, data="diabetes", method=parse_spec("dladmm:loss=cross_entropy"))
+    with pytest.raises(OptionError, match="loss='squared'"):
+        Trainer(settings, data)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from samt.baselines import BCD, DLADMM, MDLAM, ScaledADMM
+from samt.baselines.hypergradient import RULES
+from samt.baselines.layerwise import LayerwiseSolver
 from samt.bench.errors import SettingsError
 from samt.errors import suggestion
 
@@ -171,7 +175,41 @@ _not_negative = _number(least=0.0)
 _step_size = _number(least=0.0, below=1e30)
 _beta = _number(least=0.0, below=1.0)
 
-# The defaults of SAMT are those of its constructor; a test compares them.
+# Full-batch solvers of fully connected networks: an epoch is one iteration.
+SOLVERS: dict[str, type[LayerwiseSolver]] = {
+    "dladmm": DLADMM,
+    "mdlam": MDLAM,
+    "bcd": BCD,
+    "scaled-admm": ScaledADMM,
+}
+# Decided by the network, the data and the run.
+_NOT_FOR_SPECS = {"inputs", "targets", "hidden", "activation", "negative_slope", "outputs", "seed"}
+
+
+def _solver_options(solver: type[LayerwiseSolver]) -> dict[str, Option]:
+    """The options of a solver's constructor; whether a number fits is checked there."""
+    parsers = {bool: _flag, int: _count, float: _not_negative}
+    return {
+        name: Option(
+            parameter.default,
+            _choice(*solver.losses) if name == "loss" else parsers[type(parameter.default)],
+        )
+        for name, parameter in inspect.signature(solver).parameters.items()
+        if name not in _NOT_FOR_SPECS
+    }
+
+
+def _hypergradient_options(lr: float, hypergrad_lr: float) -> dict[str, Option]:
+    return {
+        "lr": Option(lr, _step_size),
+        "hypergrad_lr": Option(hypergrad_lr, _not_negative),
+        "rule": Option("additive", _choice(*RULES)),
+        "weight_decay": Option(0.0, _not_negative),
+        "blocks": Option(1, _or_none(_count)),  # the published method learns one step size
+    }
+
+
+# The defaults are those of the constructors in samt; tests compare them.
 METHOD_OPTIONS: dict[str, dict[str, Option]] = {
     "samt": {
         "lr": Option(0.1, _step_size),
@@ -203,4 +241,21 @@ METHOD_OPTIONS: dict[str, dict[str, Option]] = {
         "eps": Option(1e-8, _positive),
         "weight_decay": Option(0.0, _not_negative),
     },
+    "sgd-hd": {**_hypergradient_options(1e-3, 1e-3), "momentum": Option(0.0, _beta)},
+    "sgdn-hd": {**_hypergradient_options(1e-3, 1e-3), "momentum": Option(0.9, _beta)},
+    "adam-hd": {
+        **_hypergradient_options(1e-3, 1e-7),
+        "beta1": Option(0.9, _beta),
+        "beta2": Option(0.999, _beta),
+        "eps": Option(1e-8, _positive),
+    },
+    "dante": {
+        "lr": Option(0.1, _step_size),
+        "inner_iterations": Option(5, _count),
+        "normalized": Option(True, _flag),
+        "order": Option("reverse", _choice("reverse", "forward")),
+        "fresh_batches": Option(False, _flag),
+        "blocks": Option(None, _or_none(_count)),
+    },
+    **{name: _solver_options(solver) for name, solver in SOLVERS.items()},
 }

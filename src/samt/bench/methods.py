@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 import samt
+from samt.baselines import SGDHD, AdamHD, Dante, SGDNesterovHD
 from samt.bench.errors import SettingsError
-from samt.bench.method_specs import MethodSpec
+from samt.bench.method_specs import SOLVERS, MethodSpec
 
 Batch: TypeAlias = tuple[Tensor, Tensor]
 LossFunction: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -27,7 +28,12 @@ class Method(ABC):
     Args:
         model: the network.
         loss_fn: maps (outputs, targets) to a scalar loss.
+
+    Attributes:
+        full_batch: whether a step takes the whole training part, so that it is an epoch.
     """
+
+    full_batch = False
 
     def __init__(self, model: nn.Module, loss_fn: LossFunction) -> None:
         self.model = model
@@ -76,18 +82,14 @@ class Method(ABC):
 
 
 class SamtMethod(Method):
-    """SAMT."""
+    """SAMT, or what is built on it."""
 
-    def __init__(
-        self, model: nn.Module, loss_fn: LossFunction, spec: MethodSpec, seed: int
-    ) -> None:
+    def __init__(self, model: nn.Module, loss_fn: LossFunction, optimizer: samt.SAMT) -> None:
         super().__init__(model, loss_fn)
-        options: dict[str, Any] = dict(spec.options)
-        self._fresh = options["meta_batch"] == "fresh"
-        groups = samt.blocks(model, options.pop("blocks"))
-        self._names = [str(group["name"]) for group in groups]
-        self.optimizer = samt.SAMT(groups, **options, seed=seed)
-        self._history = samt.History(self.optimizer)
+        self.optimizer = optimizer
+        self._fresh = optimizer.defaults["meta_batch"] == "fresh"
+        self._names = [str(group["name"]) for group in optimizer.param_groups]
+        self._history = samt.History(optimizer)
 
     def step(self, batch: Batch, following: Callable[[], Batch]) -> Tensor | float:
         closure = samt.closure(self.model, self.loss_fn, *batch)
@@ -132,14 +134,10 @@ class GradientMethod(Method):
     """An optimizer of torch that needs one forward and one backward pass for each step."""
 
     def __init__(
-        self,
-        model: nn.Module,
-        loss_fn: LossFunction,
-        make: Callable[[list[dict[str, Any]]], torch.optim.Optimizer],
+        self, model: nn.Module, loss_fn: LossFunction, optimizer: torch.optim.Optimizer
     ) -> None:
         super().__init__(model, loss_fn)
-        # Groups of one module each change no number; their names appear in tables and plots.
-        self.optimizer = make(samt.blocks(model))
+        self.optimizer = optimizer
         self._steps = 0
 
     def step(self, batch: Batch, following: Callable[[], Batch]) -> Tensor:
@@ -172,14 +170,85 @@ class GradientMethod(Method):
         self._steps = state_dict["steps"]
 
 
-def build(spec: MethodSpec, model: nn.Module, loss_fn: LossFunction, seed: int) -> Method:
+class SolverMethod(Method):
+    """A full-batch solver of a fully connected network, which keeps weights of its own.
+
+    They are copied into the model, also before the first step: the solver draws them in the way
+    of its paper. It takes no passes through the model and has no step sizes.
+    """
+
+    full_batch = True
+
+    def __init__(
+        self, model: nn.Module, loss_fn: LossFunction, spec: MethodSpec, seed: int, train: Batch
+    ) -> None:
+        super().__init__(model, loss_fn)
+        modules = list(model.children())
+        if not all(isinstance(m, nn.Flatten | nn.Linear | nn.LeakyReLU) for m in modules):
+            raise SettingsError(
+                f"method '{spec.name}' solves fully connected networks without dropout: use "
+                "--model mlp and --dropout 0"
+            )
+        self._layers = [module for module in modules if isinstance(module, nn.Linear)]
+        slopes = [module.negative_slope for module in modules if isinstance(module, nn.LeakyReLU)]
+        inputs, targets = train
+        options: dict[str, Any] = dict(spec.options)
+        if targets.is_floating_point() and "loss" not in spec.given:
+            options["loss"] = "squared"
+        self.solver = SOLVERS[spec.name](
+            *(inputs, targets, [layer.out_features for layer in self._layers[:-1]]),
+            activation="leaky_relu",
+            negative_slope=slopes[0] if slopes else 0.0,
+            outputs=self._layers[-1].out_features,
+            seed=seed,
+            **options,
+        )
+        self._copy_weights()
+
+    def step(self, batch: Batch, following: Callable[[], Batch]) -> float:
+        """One iteration; returns the solver's own objective, after it, for each sample."""
+        objective = self.solver.step().objective
+        self._copy_weights()
+        return objective / len(batch[0])
+
+    @torch.no_grad()
+    def _copy_weights(self) -> None:
+        solved = zip(self.solver.weights, self.solver.biases, strict=True)
+        for layer, (weight, bias) in zip(self._layers, solved, strict=True):
+            layer.weight.copy_(weight)
+            layer.bias.copy_(bias)
+
+    @property
+    def passes(self) -> tuple[int, int]:
+        return 0, 0
+
+    def start_epoch(self, steps: int) -> None:
+        pass
+
+    def latest_step_sizes(self) -> dict[str, float]:
+        return {}
+
+    def epoch_step_sizes(self) -> dict[str, float]:
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.solver.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.solver.load_state_dict(state_dict)
+
+
+def build(
+    spec: MethodSpec, model: nn.Module, loss_fn: LossFunction, seed: int, train: Batch
+) -> Method:
     """Make a method ready to train a model.
 
     Args:
         spec: name and options.
         model: the network, already on its device.
         loss_fn: maps (outputs, targets) to a scalar loss.
-        seed: seed of the optimizer's own randomness.
+        seed: seed of the method's own randomness.
+        train: all inputs and targets of the training part, for the full-batch solvers.
 
     Returns:
         The method, before its first step.
@@ -188,11 +257,25 @@ def build(spec: MethodSpec, model: nn.Module, loss_fn: LossFunction, seed: int) 
         SettingsError: options that do not go together.
     """
     options: dict[str, Any] = dict(spec.options)
-    if spec.name == "samt":
-        return SamtMethod(model, loss_fn, spec, seed)
-    if spec.name == "adam":
+    if spec.name in SOLVERS:
+        return SolverMethod(model, loss_fn, spec, seed, train)
+    if "beta1" in options:
         options["betas"] = (options.pop("beta1"), options.pop("beta2"))
-        return GradientMethod(model, loss_fn, lambda groups: torch.optim.Adam(groups, **options))
-    if options["nesterov"] and not options["momentum"]:
+    if spec.name == "sgd" and options["nesterov"] and not options["momentum"]:
         raise SettingsError("nesterov=true needs momentum: add momentum=0.9")
-    return GradientMethod(model, loss_fn, lambda groups: torch.optim.SGD(groups, **options))
+    # For SGD and Adam groups of one module each change no number; tables and plots name them.
+    groups = samt.blocks(model, options.pop("blocks", None))
+    if spec.name == "samt":
+        return SamtMethod(model, loss_fn, samt.SAMT(groups, **options, seed=seed))
+    if spec.name == "dante":
+        return SamtMethod(model, loss_fn, Dante(groups, **options))
+    return GradientMethod(model, loss_fn, _OPTIMIZERS[spec.name](groups, **options))
+
+
+_OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": torch.optim.SGD,
+    "adam": torch.optim.Adam,
+    "sgd-hd": SGDHD,
+    "sgdn-hd": SGDNesterovHD,
+    "adam-hd": AdamHD,
+}

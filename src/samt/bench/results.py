@@ -29,7 +29,8 @@ class EpochMetrics:
     Args:
         epoch: number of finished epochs; 0 is before training.
         train_loss: mean loss over the training part, measured after the epoch.
-        batch_loss: mean loss of the epoch's mini-batches, each before its step.
+        batch_loss: mean loss of the epoch's mini-batches, each before its step; of a full-batch
+            solver its own objective for each sample.
         test_loss: mean loss over the test part.
         test_metric: accuracy (a share of 1), or root mean squared error in original units.
         seconds: time of training since the start, evaluation excluded.

@@ -45,7 +45,12 @@ class Trainer:
         self.loss_fn: methods.LossFunction = (
             nn.functional.cross_entropy if data.task == "classification" else nn.functional.mse_loss
         )
-        self.method = methods.build(settings.method, self.model, self.loss_fn, settings.seed)
+        inputs, targets = self.data.train.tensors()
+        self.method = methods.build(
+            settings.method, self.model, self.loss_fn, settings.seed, (inputs, targets)
+        )
+        if self.method.full_batch:
+            self.batch_size = len(inputs)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -85,7 +90,7 @@ class Trainer:
         try:
             for index, chosen in enumerate(order):
                 following = partial(self.data.train.take, order[(index + 1) % len(order)])
-                loss = self.method.step(self.data.train.take(chosen), following)
+                loss = self.method.step(self._batch(chosen), following)
                 # Stays on the device: reading it here would stop a GPU at every step.
                 total += loss * len(chosen)
                 seen += len(chosen)
@@ -97,6 +102,12 @@ class Trainer:
             self.seconds += self._now() - started
             total.fill_(math.nan)
         return self.measure(epoch, float(total) / max(seen, 1))
+
+    def _batch(self, chosen: Tensor) -> methods.Batch:
+        if self.method.full_batch:
+            inputs, targets = self.data.train.tensors()  # in their own order, without a copy
+            return inputs, targets
+        return self.data.train.take(chosen)
 
     def measure(self, epoch: int, batch_loss: float) -> EpochMetrics:
         """Evaluate the current weights on both parts.

@@ -100,7 +100,7 @@ def _step_size(block: str, row: EpochMetrics) -> float:
 
 
 def _step_sizes(result: Result) -> list[Array]:
-    """One array of curves for each block; only one if the blocks do not differ."""
+    """One array of curves for each block; only one if the blocks do not differ, or none."""
     blocks = list(result.records[0].last.step_sizes)
     curves = [_curves(result, partial(_step_size, name)) for name in blocks]
     same = all(np.array_equal(curve, curves[0], equal_nan=True) for curve in curves)
@@ -110,12 +110,15 @@ def _step_sizes(result: Result) -> list[Array]:
 def _draw_step_sizes(axes: Any, results: Sequence[Result]) -> None:
     """Learned step sizes, and constant ones where they do not squeeze the learned ones flat."""
     sizes = [_step_sizes(result) for result in results]
-    learned = [curves for curves in sizes if np.nanmin(curves) < np.nanmax(curves)] or sizes
+    existing = [curves for curves in sizes if curves]
+    if not existing:  # solvers that take no steps along a gradient
+        return
+    learned = [curves for curves in existing if np.nanmin(curves) < np.nanmax(curves)] or existing
     low = min(float(np.nanmin(curves)) for curves in learned) / _FAR
     high = max(float(np.nanmax(curves)) for curves in learned) * _FAR
     missing = []
     for index, (result, curves) in enumerate(zip(results, sizes, strict=True)):
-        if np.nanmax(curves) < low or np.nanmin(curves) > high:
+        if curves and (np.nanmax(curves) < low or np.nanmin(curves) > high):
             missing.append(f"{result.label} {np.nanmax(curves):.3g}")
             continue
         for block, curve in enumerate(curves):
@@ -186,7 +189,7 @@ def _label(axes: Any, title: str, x: str) -> None:
 
 def _block_legend(axes: Any, results: Sequence[Result]) -> None:
     names = max((list(result.records[0].last.step_sizes) for result in results), key=len)
-    if len(names) == 1:
+    if len(names) <= 1:
         return
     handles = [
         Line2D([], [], color=_INK, linestyle=_DASHES[index % len(_DASHES)], label=name)

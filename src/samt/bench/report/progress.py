@@ -115,10 +115,11 @@ class LineObserver:
 
     def epoch(self, record: Record) -> None:
         last = record.last
+        sizes = f"  step size {_step_sizes_text(last.step_sizes) or 'none yet'}"
         self.console.print(
             f"{self.label}  epoch {last.epoch}/{self._epochs}  loss {last.train_loss:.4f}  "
-            f"{record.metric} {metric_text(record.metric, last.test_metric)}  "
-            f"step size {_step_sizes_text(last.step_sizes) or 'none yet'}",
+            f"{record.metric} {metric_text(record.metric, last.test_metric)}"
+            f"{sizes if last.step_sizes else ''}",
             markup=False,
             highlight=False,
             soft_wrap=True,

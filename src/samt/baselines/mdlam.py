@@ -1,0 +1,259 @@
+"""mDLAM: multi-convex alternating minimisation with inequality constraints (Wang et al., 2022)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from samt.baselines.layerwise import LayerwiseSolver, Progress
+from samt.baselines.proximal import activate, backtracked, output_prox, ratio, square
+from samt.errors import OptionError, explain_unknown_options
+
+__all__ = ["MDLAM"]
+
+
+class MDLAM(LayerwiseSolver):
+    """mDLAM, full batch, for an MLP of any depth.
+
+    It descends on
+
+        F = Σ loss(z_L) + ρ/2 Σ_l ‖z_l − m_l‖² + μ/2 Σ_l ‖W_l‖²
+        subject to h(z_l) − ε ≤ a_l ≤ h(z_l) + ε,  l < L,
+
+    layer after layer in the order W_l, b_l, z_l, a_l, without multipliers; ε is halved after each
+    iteration. W_l and a_l take one (projected) gradient step, its inverse length doubled from 1
+    until it majorises; b_l, hidden z_l, and z_L under the squared loss ½‖z − y‖², are exact; z_L
+    under cross-entropy takes FISTA. Nesterov's acceleration extrapolates every unknown x to
+    x^k + (t_k − 1)/t_{k+1} · (x^k − x^{k−1}) with t_{k+1} = (1 + √(1 + 4 t_k²))/2, and where F
+    would rise the update is made again from x^k. The exact updates do not depend on where they
+    start, so this concerns W_l and a_l. Hence F does not rise while ε is constant; while it
+    shrinks it may.
+
+    The defaults are those of the official code (`xianggebenben/mDLAM`), which has two hidden
+    layers. Its acceleration is without effect (the old value is overwritten ahead of the
+    extrapolation), it never updates the bias of the second layer, and it refuses to move W_l or
+    a_l where 2¹⁰ does not majorise, which freezes wide networks. `accelerated=False,
+    max_curvature=1024` is its plain form, with the bias.
+
+    Args:
+        inputs: shape (N, d), or images of d pixels, float32 or float64.
+        targets: labels (N,), or values (N, K) for the squared loss.
+        hidden: widths of the hidden layers.
+        activation: `relu` (as published) or `leaky_relu`.
+        negative_slope: of the leaky ReLU.
+        loss: `cross_entropy` or `squared`.
+        outputs: K, by default as many as the targets show.
+        rho: ρ, penalty.
+        mu: μ, weight decay.
+        epsilon: ε of the first iteration.
+        min_epsilon: where the halving of ε ends.
+        accelerated: whether to extrapolate.
+        max_curvature: where the doubling gives up and leaves W_l or a_l as it is.
+        tolerance: of Newton's method for z_L, in the sum over samples; see `cross_entropy_prox`.
+        weight_std: standard deviation of the initial weights and biases.
+        seed: of the initial weights and biases; the global generator is not used.
+
+    Raises:
+        OptionError: an option or the data is of no use.
+
+    Examples:
+        >>> inputs = torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.0, 2.0], [2.0, 0.0]])
+        >>> solver = MDLAM(inputs, torch.tensor([0, 1, 0, 1]), hidden=[8])
+        >>> for _ in range(60):
+        ...     progress = solver.step()
+        >>> solver.predict(inputs).argmax(1)
+        tensor([0, 1, 0, 1])
+    """
+
+    _state: ClassVar[tuple[str, ...]] = (
+        *LayerwiseSolver._state,
+        *("weight_changes", "previous_a", "epsilon", "momentum"),
+    )
+
+    @explain_unknown_options
+    @torch.no_grad()
+    def __init__(
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        hidden: Sequence[int],
+        *,
+        activation: str = "relu",
+        negative_slope: float = 0.01,
+        loss: str = "cross_entropy",
+        outputs: int | None = None,
+        rho: float = 1e-3,
+        mu: float = 0.05,
+        epsilon: float = 100.0,
+        min_epsilon: float = 1e-3,
+        accelerated: bool = True,
+        max_curvature: float = math.inf,
+        tolerance: float = 1e-4,
+        weight_std: float = 0.1,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            inputs,
+            targets,
+            hidden,
+            activation=activation,
+            negative_slope=negative_slope,
+            loss=loss,
+            outputs=outputs,
+            weight_std=weight_std,
+            seed=seed,
+            rho=rho,
+            epsilon=epsilon,
+            min_epsilon=min_epsilon,
+        )
+        if not 0 <= mu < math.inf or not max_curvature >= 1:
+            raise OptionError(
+                f"mu must be 0 or more and max_curvature 1 or more, not {mu} and {max_curvature}"
+            )
+        self.rho, self.mu, self.epsilon, self.min_epsilon = rho, mu, epsilon, min_epsilon
+        self.accelerated, self.max_curvature = accelerated, max_curvature
+        self.tolerance = tolerance
+        self.biases = [self._normal(1, len(b))[0].mul_(weight_std) for b in self.biases]
+        self._start_from_forward_pass()
+        self._start_from_targets()
+        self.momentum = 1.0  # t_k
+        self.weight_changes = [torch.zeros_like(w) for w in self.weights] if accelerated else []
+        self.previous_a = [a.clone() for a in self.a[1:]] if accelerated else []
+
+    @torch.no_grad()
+    def step(self) -> Progress:
+        """Take one iteration: every layer from the first to the last, then ε and t."""
+        following = (1 + math.sqrt(1 + 4 * self.momentum**2)) / 2
+        omega = (self.momentum - 1) / following if self.accelerated else 0.0
+        for layer in range(self.depth):
+            self._update_weight(layer, omega)
+            self._update_bias(layer)
+            self._update_z(layer)
+            if layer + 1 < self.depth:
+                self._update_activation(layer + 1, omega)
+        self.momentum = following
+        self.epsilon = max(self.epsilon / 2, self.min_epsilon)
+        self.iteration += 1
+        return self._progress()
+
+    def _update_weight(self, layer: int, omega: float) -> None:
+        """One majorised gradient step, for the products zᵀ a, aᵀ a (once, for a_0) and W a.
+
+        With the Gram matrix of a, extrapolation, line search and the comparison of F before and
+        after cost nothing that grows with the number of samples.
+        """
+        a, weight = self.a[layer], self.weights[layer]
+        gram = torch.mm(a.T, a) if layer else self.input_gram
+        g = torch.mm(self._residual(layer).T, a).mul_(self.rho).add_(weight, alpha=self.mu)
+
+        def hessian(direction: Tensor) -> Tensor:
+            return torch.mm(direction, gram).mul_(self.rho).add_(direction, alpha=self.mu)
+
+        def stepped(g: Tensor) -> Tensor:
+            curvature = ratio(float((g * hessian(g)).sum()), square(g))
+            alpha = backtracked(1.0, curvature)
+            return g * (-1 / alpha if alpha <= self.max_curvature else 0)
+
+        change = stepped(g)
+        if omega:
+            ahead = self.weight_changes[layer] * omega
+            trial = ahead + stepped(g + hessian(ahead))
+            # F(W + trial) − F(W), without the rounding of either.
+            if float((trial * (g + hessian(trial) / 2)).sum()) <= 0:
+                change = trial
+        weight.add_(change)
+        if self.accelerated:
+            self.weight_changes[layer].copy_(change)
+        self._multiply(layer)
+
+    def _update_bias(self, layer: int) -> None:
+        shift = self._residual(layer).mean(0)
+        self.biases[layer].sub_(shift)
+        self.m[layer].sub_(shift)
+
+    def _update_z(self, layer: int) -> None:
+        z, m = self.z[layer], self.m[layer]
+        if layer + 1 == self.depth:
+            z.copy_(output_prox(self.loss, m, self.targets, self.rho, z, self.tolerance))
+            return
+        # a − ε ≤ h(z) ≤ a + ε, or as near to it as a ReLU comes
+        torch.minimum(m, self._bound(layer, self.epsilon), out=z)
+        torch.maximum(z, self._bound(layer, -self.epsilon), out=z)
+
+    def _bound(self, layer: int, offset: float) -> Tensor:
+        """h⁻¹(a + offset); where a ReLU has none, 0 as an upper and −∞ as a lower bound."""
+        a = self.a[layer + 1]
+        h = torch.add(a, offset, out=self._buffer("h", a.shape[1]))
+        if self.slope:
+            scaled = torch.div(h, self.slope, out=self._buffer("step", a.shape[1]))
+            return torch.minimum(h, scaled, out=h)
+        return (
+            h.clamp_min_(0)
+            if offset > 0
+            else nn.functional.threshold(h, 0, -math.inf, inplace=True)
+        )
+
+    def _update_activation(self, layer: int, omega: float) -> None:
+        """a[layer], near h(z[layer − 1]) and read by the layer of the same index."""
+        a, m = self.a[layer], self.m[layer]
+        h = activate(self.z[layer - 1], self.slope, out=self._buffer("h", a.shape[1]))
+        gap = torch.sub(a, h, out=h)
+        if omega:
+            previous = self.previous_a[layer - 1]
+            ahead = torch.sub(a, previous, out=self._buffer("ahead", a.shape[1])).mul_(omega)
+            change, image = self._projected_step(layer, gap, ahead)
+            residual = self._residual(layer)
+            before = square(residual)
+            rises = square(residual.add_(image)) > before
+        if not omega or rises:
+            change, image = self._projected_step(layer, gap, None)
+        if self.accelerated:
+            self.previous_a[layer - 1].copy_(a)
+        a.add_(change)
+        m.add_(image)
+
+    def _projected_step(
+        self, layer: int, gap: Tensor, ahead: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """A majorised gradient step of a from a + ahead, into |a − h(z)| ≤ ε.
+
+        Args:
+            layer: the one that reads a.
+            gap: a − h(z).
+            ahead: extrapolation, or None.
+
+        Returns:
+            The change of a, extrapolation included, and its product with W.
+        """
+        weight, residual = self.weights[layer], self._residual(layer)
+        width = len(weight)
+        if ahead is not None:
+            ahead_image = torch.mm(ahead, weight.T, out=self._buffer("ahead image", width))
+            residual.add_(ahead_image)
+        g = torch.mm(residual, weight, out=self._buffer("g", gap.shape[1]))  # over ρ
+        change, image = self._buffer("step", gap.shape[1]), self._buffer("image", width)
+        sufficient = self.rho * square(weight)  # no direction has a larger curvature
+        t = 1.0
+        while t <= self.max_curvature:
+            torch.mul(g, -self.rho / t, out=change)
+            if ahead is not None:
+                change.add_(ahead)
+            change.add_(gap).clamp_(-self.epsilon, self.epsilon).sub_(gap)
+            torch.mm(change, weight.T, out=image)
+            if t >= sufficient:
+                return change, image
+            moved = (change, image) if ahead is None else (change - ahead, image - ahead_image)
+            if not self.rho * square(moved[1]) > t * square(moved[0]):
+                return change, image
+            t *= 2
+        return change.zero_(), image.zero_()
+
+    def _progress(self) -> Progress:
+        residuals = self._residuals()
+        objective = self._output_loss(self.z[-1]) + self.rho / 2 * sum(residuals)
+        objective += self.mu / 2 * sum(square(weight) for weight in self.weights)
+        return Progress(objective, residuals, self._gaps())

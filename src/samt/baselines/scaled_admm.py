@@ -1,0 +1,162 @@
+"""Scaled ADMM: training without gradients (Taylor et al., ICML 2016)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from samt.baselines.layerwise import LayerwiseSolver, Progress
+from samt.baselines.proximal import activate, activation_prox, fit_activation, output_prox
+from samt.errors import OptionError, explain_unknown_options
+
+__all__ = ["ScaledADMM"]
+
+
+class ScaledADMM(LayerwiseSolver):
+    """Scaled ADMM, full batch, for an MLP of any depth without biases.
+
+    It alternates over the exact minimisers of
+
+        Σ loss(z_L) + ⟨u, z_L⟩ + β ‖z_L − W_L a_{L−1}‖²
+            + Σ_{l<L} (γ ‖a_l − h(z_l)‖² + β ‖z_l − W_l a_{l−1}‖²),
+
+    from the first layer to the last: W_l, a_l, z_l, and at the output W_L, z_L; then, once the warm
+    start is over, u ← u + β (z_L − W_L a_{L−1}). During the warm start u is zero and the objective
+    never rises. The biases of the network stay zero.
+
+    This follows Algorithm 1 of the paper; the authors' code is not public. W_l is the least-squares
+    solution of smallest norm, z_l a_{l−1}⁺, whose inverse Gram matrix is that of the inputs for the
+    first layer and is computed once, in float64; directions in which a_{l−1} is zero to within
+    rounding, such as pixels that are always black, get no weight. The squared loss is ½‖z − y‖²,
+    and the hinge loss, the paper's, max(0, 1 − z) at the true class and max(0, z) elsewhere.
+
+    Args:
+        inputs: shape (N, d), or images of d pixels, float32 or float64.
+        targets: labels (N,), or values (N, K) for the squared loss.
+        hidden: widths of the hidden layers.
+        activation: `relu` (as published) or `leaky_relu`.
+        negative_slope: of the leaky ReLU.
+        loss: `hinge` (as published), `squared` or `cross_entropy`, the last by FISTA.
+        outputs: K, by default as many as the targets show.
+        beta: β, penalty of the pre-activations.
+        gamma: γ, penalty of the activations.
+        warm_start: iterations before u starts to move.
+        tolerance: of Newton's method for z_L, in the sum over samples; see `cross_entropy_prox`.
+        seed: of the initial z_l and a_l, which are standard normal; weights start at zero. The
+            global generator is not used.
+
+    Raises:
+        OptionError: an option or the data is of no use.
+
+    Examples:
+        >>> inputs = torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.0, 2.0], [2.0, 0.0]])
+        >>> solver = ScaledADMM(inputs, torch.tensor([0, 1, 0, 1]), hidden=[8])
+        >>> for _ in range(20):
+        ...     progress = solver.step()
+        >>> solver.predict(inputs).argmax(1)
+        tensor([0, 1, 0, 1])
+    """
+
+    losses: ClassVar[tuple[str, ...]] = ("hinge", "squared", "cross_entropy")
+    _state: ClassVar[tuple[str, ...]] = (*LayerwiseSolver._state, "u")
+
+    @explain_unknown_options
+    @torch.no_grad()
+    def __init__(
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        hidden: Sequence[int],
+        *,
+        activation: str = "relu",
+        negative_slope: float = 0.01,
+        loss: str = "hinge",
+        outputs: int | None = None,
+        beta: float = 1.0,
+        gamma: float = 10.0,
+        warm_start: int = 10,
+        tolerance: float = 1e-4,
+        seed: int = 0,
+    ) -> None:
+        if warm_start < 0:
+            raise OptionError(f"warm_start must be 0 or more, not {warm_start}")
+        super().__init__(
+            inputs,
+            targets,
+            hidden,
+            activation=activation,
+            negative_slope=negative_slope,
+            loss=loss,
+            outputs=outputs,
+            weight_std=1.0,
+            seed=seed,
+            beta=beta,
+            gamma=gamma,
+        )
+        self.beta, self.gamma = beta, gamma
+        self.warm_start, self.tolerance = warm_start, tolerance
+        for weight in self.weights:
+            weight.zero_()
+            self.z.append(self._normal(len(self.a[0]), len(weight)))
+            self.m.append(torch.zeros_like(self.z[-1]))
+            if len(self.z) < self.depth:
+                self.a.append(self._normal(*self.z[-1].shape))
+        self.u = torch.zeros_like(self.z[-1])
+        self._input_inverse = self._inverse(self.input_gram)
+
+    @torch.no_grad()
+    def step(self) -> Progress:
+        """Take one iteration: every layer from the first to the last, then the multiplier."""
+        for layer in range(self.depth):
+            self._update_weight(layer)
+            if layer + 1 < self.depth:
+                self._update_activation(layer + 1)
+                z, a, m = self.z[layer], self.a[layer + 1], self.m[layer]
+                activation_prox(a, m, self.gamma, self.beta, self.slope, out=z)
+        self._update_output()
+        self.iteration += 1
+        residuals, gaps = self._residuals(), self._gaps()
+        objective = self._output_loss(self.z[-1]) + float((self.u * self.z[-1]).sum())
+        objective += self.gamma * sum(gaps) + self.beta * sum(residuals)
+        if self.iteration > self.warm_start:
+            self.u.sub_(self._residual(self.depth - 1), alpha=self.beta)
+        return Progress(objective, residuals, gaps)
+
+    def _update_weight(self, layer: int) -> None:
+        """W = z a⁺ = (zᵀ a) (aᵀ a)⁺, and m."""
+        a = self.a[layer]
+        inverse = self._inverse(torch.mm(a.T, a)) if layer else self._input_inverse
+        weight = torch.mm(torch.mm(self.z[layer].T, a).double(), inverse)
+        self.weights[layer].copy_(weight)
+        self._multiply(layer)
+
+    def _inverse(self, gram: Tensor) -> Tensor:
+        """(aᵀ a)⁺ in float64, cut off at the rounding of a's own precision."""
+        if not gram.isfinite().all():
+            return torch.full_like(gram, math.nan, dtype=torch.float64)
+        cutoff = len(gram) * torch.finfo(gram.dtype).eps
+        return torch.linalg.pinv(gram.double(), rtol=cutoff, hermitian=True)
+
+    def _update_activation(self, layer: int) -> None:
+        """a[layer], between h(z[layer − 1]) and z[layer]."""
+        h = self._buffer("h", self.a[layer].shape[1])
+        activate(self.z[layer - 1], self.slope, out=h)
+        fit_activation(
+            self.weights[layer],
+            self.biases[layer],
+            self.z[layer],
+            h,
+            self.gamma / self.beta,
+            out=self.a[layer],
+            image=self.m[layer],
+            scratch=self._buffer("residual", self.z[layer].shape[1]),
+        )
+
+    def _update_output(self) -> None:
+        center = self.m[-1].sub(self.u, alpha=1 / (2 * self.beta))
+        z, rho = self.z[-1], 2 * self.beta
+        z.copy_(output_prox(self.loss, center, self.targets, rho, z, self.tolerance))
