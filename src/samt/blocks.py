@@ -7,9 +7,9 @@ from fnmatch import fnmatchcase
 from itertools import pairwise
 from typing import Any, TypeAlias
 
-from torch import nn
+from torch import Tensor, nn
 
-from samt.errors import PartitionError
+from samt.errors import DuplicateParameterError, PartitionError
 
 Member: TypeAlias = str | nn.Module
 Partition: TypeAlias = int | Sequence[Member | Sequence[Member]] | None
@@ -141,3 +141,30 @@ def _listed(names: Iterable[str], most: int = 3) -> str:
     names = list(names)
     rest = len(names) - most
     return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def without_duplicates(group: dict[str, Any], earlier: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """A new param group, once it is sure that all its parameters are in no block yet.
+
+    Args:
+        group: as given to `add_param_group`; an iterator of parameters becomes a list.
+        earlier: the optimizer's param groups.
+
+    Raises:
+        DuplicateParameterError: a parameter is in a block already, or twice in this one.
+    """
+    params = group.get("params", ())
+    if isinstance(params, set) or "params" not in group:
+        return group  # torch knows what to say of these
+    params = [params] if isinstance(params, Tensor) else list(params)
+    seen = {id(p) for other in earlier for p in other["params"]}
+    for entry in params:
+        name, parameter = entry if isinstance(entry, tuple) else (None, entry)
+        if id(parameter) in seen:
+            what = f"parameter {name!r}" if name else "a parameter"
+            raise DuplicateParameterError(
+                f"{what} of block {group.get('name', '')!r} is in a block already: "
+                "give every parameter to one block (samt.blocks does)"
+            )
+        seen.add(id(parameter))
+    return {**group, "params": params}

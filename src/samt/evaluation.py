@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from samt.closures import Closure
 from samt.errors import NoGradientError, UnsupportedGradientError
+from samt.finite import is_read_late
 from samt.randomness import RandomStates
 from samt.replay import CallOrderChangedError, Record, Replay
 
@@ -42,6 +43,7 @@ class RepeatedEvaluation:
     Attributes:
         count: how many evaluations there were.
         draws: whether the first of them drew random numbers.
+        is_judged_late: a step may be taken back after its end, when its losses are known.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class RepeatedEvaluation:
             replays[model].modules if model in replays else model.modules() for model in models
         )
         self._modules = list(dict.fromkeys(module for modules in known for module in modules))
+        self.is_judged_late = any(is_read_late(parameter.device) for parameter in self._trainable)
         self._devices = {p.device for p in self._trainable if p.device.type != "cpu"}
         self._replays = replays
         self._records: dict[int, Record] = {}  # by the id of the closure
@@ -88,6 +91,18 @@ class RepeatedEvaluation:
             self._before.restore()
         elif self._after_first is not None:
             self._after_first.restore()
+
+    def take_back_unless(self, fine: Tensor) -> None:
+        """After the step: let the device take back what the step did to weights and buffers.
+
+        Random numbers that were drawn remain drawn.
+
+        Args:
+            fine: one bool; nobody looks at it here.
+        """
+        changed = [*self._before.copies(), *self._undo]
+        for tensor, copy in reversed(changed):
+            tensor.copy_(torch.where(fine, tensor, copy))
 
     def about_to_change(self, block: int, snapshot: Iterable[tuple[Tensor, Tensor]] = ()) -> None:
         """Say that a block is going to change.
@@ -223,6 +238,15 @@ class _Surroundings:
             for name, buffer in module._buffers.items()
         ]
         self.random = RandomStates(devices)
+
+    def copies(self) -> list[tuple[Tensor, Tensor]]:
+        """The buffers that stand there now, with what they were, if they were of this shape."""
+        places = ((held.get(name), copy) for held, name, _, copy in self._buffers)
+        return [
+            (now, copy)
+            for now, copy in places
+            if now is not None and copy is not None and now.shape == copy.shape
+        ]
 
     def restore(self) -> None:
         for buffers, name, buffer, copy in self._buffers:

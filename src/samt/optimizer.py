@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from samt import checkpoint, options
+from samt.blocks import without_duplicates
 from samt.closures import Closure, meta_closures
 from samt.compiled import CompiledSweeps
 from samt.errors import (
-    DuplicateParameterError,
     GradScalerUnsupportedError,
     LeftoverGradientsError,
     OptionError,
@@ -23,12 +23,13 @@ from samt.errors import (
     explain_unknown_options,
 )
 from samt.evaluation import Loss, RepeatedEvaluation
+from samt.finite import FiniteLosses
 from samt.history import History, summary
 from samt.memory import keep_freed_memory
 from samt.replay import Replay
 from samt.step_size import Granularity
 from samt.subproblem import SubProblem, complete_state
-from samt.sweep import Sweep, refuse_non_finite, step_on_gradients
+from samt.sweep import Sweep, step_on_gradients
 
 _MOST_REPLAYS = 4  # a new module for every step would otherwise fill the memory
 
@@ -148,6 +149,7 @@ class SAMT(torch.optim.Optimizer):
         self._subproblems: list[SubProblem] | None = None
         self._replays: dict[torch.nn.Module, Replay] = {}
         self._compiled = CompiledSweeps()
+        self._losses = FiniteLosses()
         self.history: History | None = None
         super().__init__(params, defaults)
         self._bound()
@@ -158,6 +160,7 @@ class SAMT(torch.optim.Optimizer):
         self._subproblems = None  # they point into the old state
         self._replays = {}
         self._compiled = CompiledSweeps()
+        self._losses = FiniteLosses()
         self.__dict__.setdefault("history", None)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -171,7 +174,7 @@ class SAMT(torch.optim.Optimizer):
         """
         options.check_spelling(param_group, self.defaults)
         count = len(self.param_groups)
-        super().add_param_group(self._without_duplicates(param_group))
+        super().add_param_group(without_duplicates(param_group, self.param_groups))
         try:
             self._complete(self.param_groups[-1])
             if self._subproblems is not None:
@@ -200,23 +203,6 @@ class SAMT(torch.optim.Optimizer):
                     f"block {group['name']!r} has a parameter of {parameter.dtype}: SAMT needs "
                     "real floating-point parameters"
                 )
-
-    def _without_duplicates(self, param_group: dict[str, Any]) -> dict[str, Any]:
-        params = param_group.get("params", ())
-        if isinstance(params, set) or "params" not in param_group:
-            return param_group  # torch knows what to say of these
-        params = [params] if isinstance(params, Tensor) else list(params)
-        seen = {id(p) for group in self.param_groups for p in group["params"]}
-        for entry in params:
-            name, parameter = entry if isinstance(entry, tuple) else (None, entry)
-            if id(parameter) in seen:
-                what = f"parameter {name!r}" if name else "a parameter"
-                raise DuplicateParameterError(
-                    f"{what} of block {param_group.get('name', '')!r} is in a block already: "
-                    "give every parameter to one block (samt.blocks does)"
-                )
-            seen.add(id(parameter))
-        return {**param_group, "params": params}
 
     @property
     def passes(self) -> Passes:
@@ -262,13 +248,16 @@ class SAMT(torch.optim.Optimizer):
             The loss of the first pass, before any update; None without a closure.
 
         Raises:
-            SAMTError: weights and state are then those of before the step.
+            SAMTError: weights and state are then those of before the step. On an accelerator
+                a loss that is not finite is taken back at once too, but named some steps later:
+                nothing waits for the device.
         """
         if "found_inf" in self.__dict__:  # a GradScaler left it, with the scale
             del self.__dict__["grad_scale"], self.__dict__["found_inf"]
             raise GradScalerUnsupportedError(
                 "SAMT does not work with GradScaler: train in bfloat16 autocast, without a scaler"
             )
+        self._losses.start_step()
         bound = self._bound()
         blocks = [bound[index] for index in self._order()]
         blocks = [b for b in blocks if any(p.requires_grad for p in b.parameters)]
@@ -294,10 +283,11 @@ class SAMT(torch.optim.Optimizer):
         sweep = partial(self._sweep, blocks, closure, meta_closure)
         if self.param_groups[0]["compile"]:
             closures = closure, meta_closure
-            loss = self._compiled.run(blocks, closures, sweep, refuse_non_finite, self._record)
+            loss = self._compiled.run(blocks, closures, sweep, self._losses.hear, self._record)
             if loss is not None:
+                self._losses.end_step()  # the graph takes itself back
                 return loss
-        return sweep(refuse_non_finite, self._report)
+        return sweep(self._losses.hear, self._report)
 
     @contextmanager
     def _taken_back_if_it_fails(self) -> Iterator[None]:
@@ -309,6 +299,8 @@ class SAMT(torch.optim.Optimizer):
         except BaseException:
             for group, before in zip(self.param_groups, passes, strict=True):
                 group["passes"] = before
+            for block in self._subproblems or ():
+                block.forget()
             if self.history is not None:
                 del self.history.entries[recorded:]
             raise
@@ -360,6 +352,9 @@ class SAMT(torch.optim.Optimizer):
             else:  # all of them are frozen
                 loss = evaluation.gradients(closure, {}, None).loss
                 self.param_groups[0]["passes"] += evaluation.count
+        fine = self._losses.end_step()
+        if fine is not None:
+            evaluation.take_back_unless(fine)
         if evaluation.draws and self.param_groups[0]["compile"]:
             self._compiled.give_up("the model draws random numbers (dropout)")
         return loss

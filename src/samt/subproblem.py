@@ -281,6 +281,10 @@ class SubProblem:
         else:
             self._held = (g, trace, lr)
 
+    def forget(self) -> None:
+        """Drop what the last `descend` left for a `learn` that will not come."""
+        self._held = None
+
     def _recall(self) -> tuple[list[Tensor], Trace, Number]:
         assert self.eta is not None
         if self._held is not None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from samt.errors import ClosureRequiredError, NonFiniteLossError
+from samt.errors import ClosureRequiredError
 from samt.evaluation import Evaluated, Loss, RepeatedEvaluation, refuse_sparse
 from samt.subproblem import Gradients, SubProblem
 
@@ -66,7 +65,7 @@ class Sweep:
             An evaluation of S at the new weights, for the update that follows; None if there
             was none.
         """
-        undoable = following is not None or block.looks_ahead
+        undoable = following is not None or block.looks_ahead or self._evaluation.is_judged_late
         self._evaluation.about_to_change(block.index, block.snapshot() if undoable else ())
         if block.learns_from_next:
             block.learn(g)
@@ -97,16 +96,6 @@ class Sweep:
         blocks[0].group["passes"] += self._evaluation.count - count
         self._check(blocks[0], result.loss)
         return result
-
-
-def refuse_non_finite(block: SubProblem, loss: Loss) -> None:
-    """Raise NonFiniteLossError, which names the block and the step, if a loss is not finite."""
-    if not math.isfinite(loss):
-        raise NonFiniteLossError(
-            f"the loss is {float(loss)} in block {block.group['name']!r} at step "
-            f"{block.group['calls']}; weights and state are those of before this step: "
-            "lower lr, set max_grad_norm, or look for bad values in the batch"
-        )
 
 
 def step_on_gradients(
