@@ -138,9 +138,9 @@ def test_offset_and_dense_heads_move_the_logits_alike_while_z_stands_still() -> 
     before = {head: {k: v.clone() for k, v in state.items()} for head, state in states.items()}
     traces = {}
     for head, state in states.items():
-        models = EtaModels([state], hidden, "tanh", [6])
+        models = EtaModels([state], hidden, "tanh")
         traces[head] = models.forward(features)
-        models.descend(traces[head], grad.clone(), meta_lr=0.1)
+        models.descend(traces[head], [grad.clone()], meta_lr=0.1)
     torch.testing.assert_close(traces["dense"].projected, traces["offset"].projected)
     z = traces["dense"].hidden2[0, 0]
     dense_change = (dense["head_weight"] - before["dense"]["head_weight"]) @ z

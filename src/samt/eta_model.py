@@ -4,8 +4,9 @@ Each tensor of a block has its own φ, a three-layer perceptron
 
     v → LeakyReLU(W₁ v + b₁) → LeakyReLU(W₂ · + b₂) = z → logits → (α, η̃) = proj(logits).
 
-All the eta models of a block are evaluated as one batched product. The step-size entries of
-all its tensors stand one after the other in one vector, N in all.
+All the eta models of a block are evaluated as one batched product. The logits are kept in
+groups, each a matrix (2, N) for N step-size entries: one group for all the tensors of a block
+whose step sizes are scalars, or else one group for each tensor.
 """
 
 from __future__ import annotations
@@ -123,7 +124,7 @@ class Trace(NamedTuple):
     features: Tensor  # (T, 1, 5)
     hidden1: Tensor  # (T, 1, hidden), after LeakyReLU
     hidden2: Tensor  # (T, 1, hidden), after LeakyReLU: z
-    projected: Tensor  # (2, N)
+    projected: list[Tensor]  # of each group, (2, N)
 
 
 class EtaModels:
@@ -134,7 +135,6 @@ class EtaModels:
             are moved into one (T, P) matrix; the states then hold views of it.
         hidden: width of the two hidden layers.
         projection: `tanh` or `sigmoid`.
-        entries: per tensor, the number of its step-size entries.
     """
 
     def __init__(
@@ -142,10 +142,8 @@ class EtaModels:
         states: Sequence[dict[str, Tensor]],
         hidden: int,
         projection: str,
-        entries: Sequence[int],
     ) -> None:
         self._gain = GAIN[projection]
-        self.entries = list(entries)
         self.trunk = torch.stack([state["eta_model"] for state in states])
         for state, row in zip(states, self.trunk, strict=True):
             state["eta_model"] = row
@@ -153,7 +151,7 @@ class EtaModels:
         self._hidden = hidden
         self.make_views()
         self._offsets = [state.get("offset") for state in states]
-        self._all_scalar = not any(offset is not None for offset in self._offsets)
+        self.one_group = not self.dense and not any(o is not None for o in self._offsets)
         self._heads = [(s["head_weight"], s["head_bias"]) for s in states] if self.dense else []
 
     def make_views(self) -> None:
@@ -177,30 +175,27 @@ class EtaModels:
         v = features.unsqueeze(1)
         hidden1 = leaky_relu_(self._layer(0, v), SLOPE)
         hidden2 = leaky_relu_(self._layer(1, hidden1), SLOPE)
-        return Trace(v, hidden1, hidden2, self._scaled_logits(hidden2).sigmoid_())
+        logits = self._scaled_logits(hidden2)
+        return Trace(v, hidden1, hidden2, [group.sigmoid_() for group in logits])
 
     def _layer(self, number: int, x: Tensor) -> Tensor:
         """T rows times T matrices: (T, 1, in) to (T, 1, out)."""
         return torch.baddbmm(self._biases[number], x, self._transposed[number])
 
-    def _scaled_logits(self, hidden2: Tensor) -> Tensor:
-        """The logits (2, N), times the gain of the projection."""
+    def _scaled_logits(self, hidden2: Tensor) -> list[Tensor]:
+        """The logits of each group, times the gain of the projection."""
         if self.dense:
             pairs = zip(self._heads, hidden2.squeeze(1), strict=True)
-            return torch.cat([weight @ z + bias for (weight, bias), z in pairs], 1) * self._gain
+            return [(weight @ z).add_(bias).mul_(self._gain) for (weight, bias), z in pairs]
         shared = self._layer(2, hidden2).squeeze(1) * self._gain
-        if self._all_scalar:
-            return shared.T
-        logits = shared.new_empty(2, sum(self.entries))
-        segments = logits.split(self.entries, dim=1)
-        for segment, both, offset in zip(segments, shared.unsqueeze(2), self._offsets, strict=True):
-            if offset is None:
-                segment.copy_(both)
-            else:
-                torch.add(both, offset.flatten(1), alpha=self._gain, out=segment)
-        return logits
+        if self.one_group:
+            return [shared.T]
+        return [
+            both if offset is None else torch.add(both, offset.flatten(1), alpha=self._gain)
+            for both, offset in zip(shared.unsqueeze(2), self._offsets, strict=True)
+        ]
 
-    def descend(self, trace: Trace, grad: Tensor, meta_lr: float) -> None:
+    def descend(self, trace: Trace, grads: Sequence[Tensor], meta_lr: float) -> None:
         """One plain gradient-descent step on the meta loss.
 
         The offsets step with meta_lr · (‖z‖² + 1): the change that the same step gives to a
@@ -208,13 +203,16 @@ class EtaModels:
 
         Args:
             trace: of the forward evaluation that made the step sizes.
-            grad: ∂(meta loss)/∂(α, η̃), shape (2, N); overwritten.
+            grads: ∂(meta loss)/∂(α, η̃) of each group, shape (2, N); overwritten.
             meta_lr: step size of φ.
         """
-        delta = torch.ops.aten.sigmoid_backward.grad_input(grad, trace.projected, grad_input=grad)
-        rate = -meta_lr * self._gain  # everything below is linear in delta
+        deltas = [
+            torch.ops.aten.sigmoid_backward.grad_input(grad, projected, grad_input=grad)
+            for grad, projected in zip(grads, trace.projected, strict=True)
+        ]
+        rate = -meta_lr * self._gain  # everything below is linear in the deltas
         z, hidden1 = trace.hidden2, trace.hidden1
-        back2 = leaky_relu_backward(self._descend_head(delta, z, rate), z, SLOPE, True)
+        back2 = leaky_relu_backward(self._descend_head(deltas, z, rate), z, SLOPE, True)
         back1 = leaky_relu_backward(torch.bmm(back2, self._weights[1]), hidden1, SLOPE, True)
         self._descend_layer(1, back2, hidden1, rate)
         self._descend_layer(0, back1, trace.features, rate)
@@ -223,28 +221,26 @@ class EtaModels:
         self._weights[number].baddbmm_(delta.mT, x, alpha=rate)
         self._biases[number].add_(delta, alpha=rate)
 
-    def _descend_head(self, delta: Tensor, z: Tensor, rate: float) -> Tensor:
+    def _descend_head(self, deltas: Sequence[Tensor], z: Tensor, rate: float) -> Tensor:
         """Step the head; return ∂(meta loss)/∂z, shape (T, 1, hidden)."""
         if self.dense:
-            return self._descend_dense_head(delta, z, rate)
-        if self._all_scalar:
-            shared = delta.T.unsqueeze(1)
+            return self._descend_dense_head(deltas, z, rate)
+        if self.one_group:
+            shared = deltas[0].T.unsqueeze(1)
         else:
             rates = z.square().sum(2).add_(1).mul_(rate)
-            segments = delta.split(self.entries, dim=1)
-            for offset, segment, own in zip(self._offsets, segments, rates, strict=True):
+            for offset, delta, own in zip(self._offsets, deltas, rates, strict=True):
                 if offset is not None:
-                    offset.addcmul_(segment.view_as(offset), own)
-            shared = torch.stack([segment.sum(1) for segment in segments]).unsqueeze(1)
+                    offset.addcmul_(delta.view_as(offset), own)
+            shared = torch.stack([delta.sum(1) for delta in deltas]).unsqueeze(1)
         back = torch.bmm(shared, self._weights[2])
         self._descend_layer(2, shared, z, rate)
         return back
 
-    def _descend_dense_head(self, delta: Tensor, z: Tensor, rate: float) -> Tensor:
+    def _descend_dense_head(self, deltas: Sequence[Tensor], z: Tensor, rate: float) -> Tensor:
         back = []
-        segments = delta.split(self.entries, dim=1)
-        for (weight, bias), segment, own in zip(self._heads, segments, z, strict=True):
-            back.append(torch.einsum("ke,keh->h", segment, weight))
-            weight.add_(segment.unsqueeze(2) * own, alpha=rate)
-            bias.add_(segment, alpha=rate)
+        for (weight, bias), delta, own in zip(self._heads, deltas, z, strict=True):
+            back.append(torch.einsum("ke,keh->h", delta, weight))
+            weight.add_(delta.unsqueeze(2) * own, alpha=rate)
+            bias.add_(delta, alpha=rate)
         return torch.stack(back).unsqueeze(1)

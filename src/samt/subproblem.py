@@ -130,10 +130,7 @@ class SubProblem:
         self._held: tuple[list[Tensor], Trace, Number] | None = None
         if group["parts"] != "fixed" and self.parameters:
             self._shapes = [step_size_shape(group["step_size"], p) for p in self.parameters]
-            self._entries = [shape.numel() for shape in self._shapes]
-            self.eta = EtaModels(
-                self.states, group["eta_hidden"], group["projection"], self._entries
-            )
+            self.eta = EtaModels(self.states, group["eta_hidden"], group["projection"])
         # To see cheaply whether somebody has changed the options or the state's tensors.
         self._bound = [state.get("eta_model") for state in self.states]
         self._structure = _structure(group)
@@ -196,14 +193,10 @@ class SubProblem:
         else:
             trace = self.eta.forward(gradient_statistics(g))
             left, right = self._coefficients(lr)
-            step_sizes = combine(trace.projected[0], trace.projected[1], left, right)
+            found = [combine(*projected.unbind(), left, right) for projected in trace.projected]
             self._hold(g, trace, lr)
-            self.step_sizes = [
-                entries.view(shape)
-                for entries, shape in zip(
-                    step_sizes.split(self._entries), self._shapes, strict=True
-                )
-            ]
+            each = found[0].unbind() if self.eta.one_group else found
+            self.step_sizes = [eta.view(shape) for eta, shape in zip(each, self._shapes, strict=True)]
             self._move(g, decays)
         if group["radius"] is not None:
             self._project_onto_ball()
@@ -222,23 +215,15 @@ class SubProblem:
             h = self._through_ball(h)
         g, trace, lr = self._recall()
         # ∂(meta loss)/∂η = −(g ⊙ h), summed down to the shape of η; the sign is put to the rate.
-        slope = self._products(g, h)
-        alpha, eta_tilde = trace.projected
-        grads = combine_backward(slope, alpha, eta_tilde, *self._coefficients(lr))
+        slopes = [_product(a, b, shape) for a, b, shape in zip(g, h, self._shapes, strict=True)]
+        if self.eta.one_group:
+            slopes = [torch.cat(slopes)]
+        constants = self._coefficients(lr)
+        grads = [
+            combine_backward(slope, *projected.unbind(), *constants)
+            for slope, projected in zip(slopes, trace.projected, strict=True)
+        ]
         self.eta.descend(trace, grads, -self.group["meta_lr"])
-
-    def _products(self, g: Sequence[Tensor], h: Sequence[Tensor]) -> Tensor:
-        """g ⊙ h of each tensor, summed down to the shape of its step size, end to end."""
-        if not any(self._shapes):
-            return torch.stack([_dot(a, b) for a, b in zip(g, h, strict=True)])
-        result = g[0].new_empty(sum(self._entries))
-        segments = result.split(self._entries)
-        for out, a, b, shape in zip(segments, g, h, self._shapes, strict=True):
-            if shape == a.shape:
-                torch.mul(a, b, out=out.view(shape))
-            else:
-                out.view(shape).copy_(_dot(a, b) if not shape else (a * b).sum_to_size(shape))
-        return result
 
     def _coefficients(self, lr: Number) -> tuple[Number, Number]:
         return coefficients(self.group["parts"], lr, relative_factor(self.group["relative"]))
@@ -326,10 +311,13 @@ def _structure(group: dict[str, Any]) -> tuple[Any, ...]:
     return (*(group[name] for name in names), group["radius"] is None)
 
 
-def _dot(g: Tensor, h: Tensor) -> Tensor:
-    if g.is_contiguous() and h.is_contiguous():
-        return torch.dot(g.view(-1), h.view(-1))  # no product in memory
-    return (g * h).sum()
+def _product(g: Tensor, h: Tensor, shape: torch.Size) -> Tensor:
+    """g ⊙ h, summed down to the shape of the step size, as a vector."""
+    if shape == g.shape:
+        return (g * h).flatten()
+    if shape.numel() == 1 and g.is_contiguous() and h.is_contiguous():
+        return torch.dot(g.view(-1), h.view(-1)).view(1)  # no product in memory
+    return (g * h).sum_to_size(shape).flatten()
 
 
 def norm_of_all(tensors: Sequence[Tensor]) -> Tensor:
