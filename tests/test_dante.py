@@ -304,7 +304,7 @@ def test_other_mistakes_name_the_cure() -> None:
     with pytest.raises(OptionError, match="give it to Dante"):
         Dante(groups)
     optimizer = Dante([weight])
-    with pytest.raises(ClosureRequiredError, match=r"samt\.closure"):
+    with pytest.raises(ClosureRequiredError, match=r"samt\.closure.*Dante with fresh_batches=True"):
         optimizer.step()
     with pytest.raises(NonFiniteLossError, match="lower lr"):
         optimizer.step(lambda: weight.sum() * torch.inf)

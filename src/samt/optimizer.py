@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -100,6 +100,10 @@ class SAMT(torch.optim.Optimizer):
         Passes(forward=4, backward=4)
     """
 
+    _subproblem: ClassVar[type[SubProblem]] = SubProblem
+    _cure_without_closure: ClassVar[str] = (
+        "build SAMT with meta_batch='next', inner_steps=1 and order='cyclic' or one block"
+    )
     # GradScaler then announces itself instead of handing over scaled gradients in silence.
     _step_supports_amp_scaling = True
 
@@ -263,7 +267,7 @@ class SAMT(torch.optim.Optimizer):
         blocks = [b for b in blocks if any(p.requires_grad for p in b.parameters)]
         with self._taken_back_if_it_fails():
             if closure is None:
-                step_on_gradients(blocks, self._report)
+                step_on_gradients(blocks, self._report, self._cure_without_closure)
                 loss = None
             else:
                 if meta_closure is not None:
@@ -318,7 +322,7 @@ class SAMT(torch.optim.Optimizer):
                     complete_state(state, group, parameter, index)
                     index += 1
             numbered = enumerate(zip(self.param_groups, states, strict=True))
-            self._subproblems = [SubProblem(i, group, own) for i, (group, own) in numbered]
+            self._subproblems = [self._subproblem(i, group, own) for i, (group, own) in numbered]
             self._replays.clear()
             self._compiled.forget()
         return self._subproblems

@@ -192,11 +192,13 @@ class SubProblem:
             self._move_fixed(g, lr, decays)
         else:
             trace = self.eta.forward(gradient_statistics(g))
-            left, right = self._coefficients(lr)
-            found = [combine(*projected.unbind(), left, right) for projected in trace.projected]
+            constants = self._coefficients(lr)
+            found = [combine(*projected, *constants) for projected in map(_rows, trace.projected)]
             self._hold(g, trace, lr)
             each = found[0].unbind() if self.eta.one_group else found
-            self.step_sizes = [eta.view(shape) for eta, shape in zip(each, self._shapes, strict=True)]
+            self.step_sizes = [
+                eta.view(shape) for eta, shape in zip(each, self._shapes, strict=True)
+            ]
             self._move(g, decays)
         if group["radius"] is not None:
             self._project_onto_ball()
@@ -220,7 +222,7 @@ class SubProblem:
             slopes = [torch.cat(slopes)]
         constants = self._coefficients(lr)
         grads = [
-            combine_backward(slope, *projected.unbind(), *constants)
+            combine_backward(slope, *_rows(projected), *constants)
             for slope, projected in zip(slopes, trace.projected, strict=True)
         ]
         self.eta.descend(trace, grads, -self.group["meta_lr"])
@@ -309,6 +311,11 @@ def _structure(group: dict[str, Any]) -> tuple[Any, ...]:
     """The options that decide what state there is."""
     names = ("step_size", "head", "projection", "parts", "meta_batch", "eta_hidden")
     return (*(group[name] for name in names), group["radius"] is None)
+
+
+def _rows(projected: Tensor) -> tuple[Tensor, Tensor]:
+    """α and η̃."""
+    return projected[0], projected[1]
 
 
 def _product(g: Tensor, h: Tensor, shape: torch.Size) -> Tensor:

@@ -99,13 +99,14 @@ class Sweep:
 
 
 def step_on_gradients(
-    blocks: Sequence[SubProblem], report: Callable[[SubProblem, Loss | None], None]
+    blocks: Sequence[SubProblem], report: Callable[[SubProblem, Loss | None], None], cure: str
 ) -> None:
     """`loss.backward(); optimizer.step()`: the gradients are there, and no other is needed.
 
     Args:
         blocks: that the step updates.
         report: called after each update.
+        cure: how to build an optimizer that can take such a step.
 
     Raises:
         ClosureRequiredError: this mode evaluates the loss again.
@@ -116,8 +117,7 @@ def step_on_gradients(
         raise ClosureRequiredError(
             "this mode evaluates the loss more than once in a step: call "
             "optimizer.step(samt.closure(model, loss_fn, inputs, targets)); or, to keep "
-            "loss.backward(); optimizer.step(), build SAMT with meta_batch='next', "
-            "inner_steps=1 and order='cyclic' or one block"
+            f"loss.backward(); optimizer.step(), {cure}"
         )
     for block in blocks:
         gradients = [parameter.grad for parameter in block.parameters]

@@ -27,6 +27,18 @@ from samt.subproblem import Gradients, SubProblem, norm_of_all
 ORDERS = ("reverse", "forward")
 
 
+class _Layer(SubProblem):
+    """The sub-problem of one layer, with normalised steps where the group wants them."""
+
+    def descend(self, gradients: Gradients) -> None:
+        present = [gradient.to(self.dtype) for gradient in gradients if gradient is not None]
+        if present and self.group["normalized"]:
+            norm = norm_of_all(present)
+            scale = torch.where(norm > 0, 1 / norm, 0)
+            gradients = [None if g is None else g.to(self.dtype) * scale for g in gradients]
+        super().descend(gradients)
+
+
 class Dante(SAMT):
     """Dante: gradient steps on one layer, then on the next, with a step size that is given.
 
@@ -62,6 +74,9 @@ class Dante(SAMT):
         Passes(forward=10, backward=10)
     """
 
+    _subproblem = _Layer
+    _cure_without_closure = "build Dante with fresh_batches=True"
+
     @explain_unknown_options
     def __init__(
         self,
@@ -96,31 +111,12 @@ class Dante(SAMT):
         group["inner_steps"] = 1 if fresh else group["inner_iterations"]
         super()._complete(group)
 
-    def _bound(self) -> list[SubProblem]:
-        bound = super()._bound()
-        for index, block in enumerate(bound):
-            if not isinstance(block, _Layer):
-                bound[index] = _Layer(block.index, block.group, block.states)
-        return bound
-
     def _order(self) -> Sequence[int]:
         order = super()._order()
         if not self.param_groups[0]["fresh_batches"]:
             return order
         turns = [i for i in order for _ in range(self.param_groups[i]["inner_iterations"])]
         return [turns[self.param_groups[0]["calls"] % len(turns)]]
-
-
-class _Layer(SubProblem):
-    """The sub-problem of one layer, with normalised steps where the group wants them."""
-
-    def descend(self, gradients: Gradients) -> None:
-        present = [gradient.to(self.dtype) for gradient in gradients if gradient is not None]
-        if present and self.group["normalized"]:
-            norm = norm_of_all(present)
-            scale = torch.where(norm > 0, 1 / norm, 0)
-            gradients = [None if g is None else g.to(self.dtype) * scale for g in gradients]
-        super().descend(gradients)
 
 
 def _check(group: dict[str, Any]) -> None:
