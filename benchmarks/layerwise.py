@@ -1,6 +1,6 @@
 """What an iteration of the layer-wise solvers costs, and how well they do in the official set-ups.
 
-    python benchmarks/layerwise.py cost --method dladmm mdlam --samples 60000 --width 100
+    python benchmarks/layerwise.py cost --samples 60000 --width 100 300 --output docs/page.md
     python benchmarks/layerwise.py accuracy --method mdlam --samples 10000 --iterations 158
 
 `cost` compares the time of an iteration with the sum of its matrix products, which are timed as
@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import os
+import shlex
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +36,25 @@ METHODS: dict[str, Callable[..., LayerwiseSolver]] = {
     "bcd": bcd.BCD,
     "scaled_admm": scaled_admm.ScaledADMM,
 }
+_PAGE = """\
+# What an iteration costs
+
+<!-- Generated: do not edit. -->
+
+Seconds of one iteration of the full-batch solvers, beside the time that its matrix products take,
+measured as they happen, in the same iterations (medians; one thread unless the command says
+otherwise). *Newton* is the proximal map of the cross-entropy, which is a small problem for each
+sample and has no matrix products; the squared and the hinge loss have closed forms instead.
+
+```sh
+{command}
+```
+
+{table}
+
+A product is one with all samples on one side or, in BCD and scaled ADMM, a Gram matrix or the
+solution of its system.
+"""
 _PRODUCTS = (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.addmm_, torch.ops.aten.mv)
 
 
@@ -115,27 +137,33 @@ def main() -> None:
     parser.add_argument("--method", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--data", default="mnist")
     parser.add_argument("--samples", type=int, default=60000)
-    parser.add_argument("--width", type=int, default=100)
+    parser.add_argument("--width", type=int, nargs="+", default=[100])
     parser.add_argument("--hidden", type=int, default=2, help="number of hidden layers")
     parser.add_argument("--iterations", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--output", type=Path, help="of cost: write a page, too")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     folder = os.environ.get("SAMT_DATA_DIR", "../shared/data")
     data = load(options.data, Path(folder))
-    hidden = [options.width] * options.hidden
     if options.what == "cost":
         columns = ["method", "samples", "hidden", "s/iteration", "products s", "Newton s", "GFLOP"]
         columns += ["iteration / products", "without Newton"]
     else:
         columns = ["method", "samples", "hidden", "iteration", "test %", "objective", "s/iteration"]
-    print("| " + " | ".join(columns) + " |\n" + "|---" * len(columns) + "|")
-    for name in options.method:
+    lines = ["| " + " | ".join(columns) + " |", "| --- " * len(columns) + "|"]
+    print("\n".join(lines))
+    for width, name in itertools.product(options.width, options.method):
+        hidden = [width] * options.hidden
         if options.what == "cost":
-            print(cost(name, data, options.samples, hidden, options.iterations), flush=True)
+            lines.append(cost(name, data, options.samples, hidden, options.iterations))
+            print(lines[-1], flush=True)
         else:
             accuracy(name, data, options.samples, hidden, options.iterations, options.seed)
+    if options.output is not None:
+        command = shlex.join(["python", "benchmarks/layerwise.py", *sys.argv[1:]])
+        options.output.write_text(_PAGE.format(command=command, table="\n".join(lines)))
 
 
 if __name__ == "__main__":
