@@ -52,8 +52,7 @@ sample and has no matrix products; the squared and the hinge loss have closed fo
 
 {table}
 
-A product is one with all samples on one side or, in BCD and scaled ADMM, a Gram matrix or the
-solution of its system.
+Factorisations of the small systems of BCD and scaled ADMM do not count as products.
 """
 _PRODUCTS = (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.addmm_, torch.ops.aten.mv)
 

@@ -36,7 +36,7 @@ class BCD(LayerwiseSolver):
     ½‖V_L − Y‖² on one-hot labels. It inverts matrices of condition 1e6 in float32, so that its
     objective does rise; here W_l is corrected by its residual times a float64 Cholesky solve, and
     V_l comes from a system of the size of layer l + 1. The softmax cross-entropy, which the paper's
-    theory covers and its code has not, solves V_L by FISTA.
+    theory covers and its code has not, solves V_L by Newton.
 
     Args:
         inputs: shape (N, d), or images of d pixels, float32 or float64.

@@ -31,16 +31,16 @@ class DLADMM(LayerwiseSolver):
 
     once from the last layer to the first (z_l, b_l, W_l, a_{l−1}) and once from the first to the
     last (W_l, b_l, z_l, a_l); then u ← u + ρ (z_L − m_L). Biases, hidden z_l, and z_L under the
-    squared loss ½‖z − y‖², have closed forms; z_L under cross-entropy takes FISTA; W_l and a_l take
+    squared loss ½‖z − y‖², have closed forms; z_L under cross-entropy takes Newton; W_l and a_l take
     one gradient step each, its inverse length doubled from θ or τ until it majorises.
 
     The defaults are those of the official code (`xianggebenben/dlADMM`, `MLP/pytorch_version`),
     which has two hidden layers, and so is the schedule: after three rises of the training loss in a
     row ρ grows tenfold up to 0.1, and with hidden layers of 100 or more so do τ and θ. Differences:
     its line search compares rounded function values, and never ends where the gradient nearly
-    vanishes (`OverflowError` at h = 300), here the exact quadratic condition is used; its FISTA
-    takes steps of 4, twice what is safe; it draws all tensors from the same seed, so that they
-    share their first entries.
+    vanishes (`OverflowError` at h = 300), here the exact quadratic condition is used; it solves for
+    z_L by FISTA with steps of 4, twice what is safe; it draws all tensors from the same seed, so
+    that they share their first entries.
 
     With these defaults only the output layer moves noticeably: the step of a_l has length 1/τ = 1
     on a gradient that is multiplied by ρ = 1e-6.

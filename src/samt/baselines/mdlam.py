@@ -27,7 +27,7 @@ class MDLAM(LayerwiseSolver):
     layer after layer in the order W_l, b_l, z_l, a_l, without multipliers; ε is halved after each
     iteration. W_l and a_l take one (projected) gradient step, its inverse length doubled from 1
     until it majorises; b_l, hidden z_l, and z_L under the squared loss ½‖z − y‖², are exact; z_L
-    under cross-entropy takes FISTA. Nesterov's acceleration extrapolates every unknown x to
+    under cross-entropy takes Newton. Nesterov's acceleration extrapolates every unknown x to
     x^k + (t_k − 1)/t_{k+1} · (x^k − x^{k−1}) with t_{k+1} = (1 + √(1 + 4 t_k²))/2, and where F
     would rise the update is made again from x^k. The exact updates do not depend on where they
     start, so this concerns W_l and a_l. Hence F does not rise while ε is constant; while it

@@ -40,7 +40,7 @@ class ScaledADMM(LayerwiseSolver):
         hidden: widths of the hidden layers.
         activation: `relu` (as published) or `leaky_relu`.
         negative_slope: of the leaky ReLU.
-        loss: `hinge` (as published), `squared` or `cross_entropy`, the last by FISTA.
+        loss: `hinge` (as published), `squared` or `cross_entropy`, the last by Newton.
         outputs: K, by default as many as the targets show.
         beta: β, penalty of the pre-activations.
         gamma: γ, penalty of the activations.
