@@ -31,8 +31,8 @@ class DLADMM(LayerwiseSolver):
 
     once from the last layer to the first (z_l, b_l, W_l, a_{l−1}) and once from the first to the
     last (W_l, b_l, z_l, a_l); then u ← u + ρ (z_L − m_L). Biases, hidden z_l, and z_L under the
-    squared loss ½‖z − y‖², have closed forms; z_L under cross-entropy takes Newton; W_l and a_l take
-    one gradient step each, its inverse length doubled from θ or τ until it majorises.
+    squared loss ½‖z − y‖², have closed forms; z_L under cross-entropy takes Newton; W_l and a_l
+    take one gradient step each, its inverse length doubled from θ or τ until it majorises.
 
     The defaults are those of the official code (`xianggebenben/dlADMM`, `MLP/pytorch_version`),
     which has two hidden layers, and so is the schedule: after three rises of the training loss in a
