@@ -51,6 +51,7 @@ def test_the_options_of_the_solvers_are_read_from_their_constructors() -> None:
     assert spec.options["rho"] == 0.01
     assert spec.options["scheduled"] is False
     assert spec.options["loss"] == "squared"
+    assert parse_spec("scaled-admm:warm_start=0").options["warm_start"] == 0
     for name in SOLVERS:
         assert not {"inputs", "hidden", "seed", "self"} & METHOD_OPTIONS[name].keys()
 
@@ -105,6 +106,7 @@ def test_the_label_is_the_spec() -> None:
         ("dante:order=cyclic", "reverse"),
         ("dante:inner_iterations=0", "whole number"),
         ("dladmm:rho=-1", "at least 0"),
+        ("scaled-admm:warm_start=-1", "whole number of at least 0"),
         ("dladmm:loss=hinge", "cross_entropy, squared"),
         ("dladmm:lr=0.1", "no option 'lr'"),
         ("sgd:lr", "write sgd:option=value"),

@@ -127,10 +127,16 @@ def _number(
     return parse
 
 
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise ValueError("a whole number of at least 1")
-    return int(text)
+def _whole(least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or int(text) < least:
+            raise ValueError(f"a whole number of at least {least}")
+        return int(text)
+
+    return parse
+
+
+_count = _whole(1)
 
 
 def _choice(*words: str) -> Callable[[str], str]:
@@ -188,7 +194,7 @@ _NOT_FOR_SPECS = {"inputs", "targets", "hidden", "activation", "negative_slope",
 
 def _solver_options(solver: type[LayerwiseSolver]) -> dict[str, Option]:
     """The options of a solver's constructor; whether a number fits is checked there."""
-    parsers = {bool: _flag, int: _count, float: _not_negative}
+    parsers = {bool: _flag, int: _whole(0), float: _not_negative}
     return {
         name: Option(
             parameter.default,
