@@ -11,6 +11,7 @@ from samt.baselines.layerwise import LayerwiseSolver, Progress
 from samt.baselines.proximal import (
     activate,
     activation_prox,
+    chunks,
     fit_activation,
     output_prox,
     solve_positive,
@@ -137,7 +138,7 @@ class BCD(LayerwiseSolver):
         change = solve_positive(matrix, torch.mm(v.T, residual).mul_(-self.rho)).T
         self.weights[layer].add_(change)
         # The new residual's sum over the samples, without the product for its terms.
-        total = residual.sum(0) + torch.mv(change, v.sum(0))
+        total = residual.sum(0) + torch.mv(change, v.sum(0) if layer else self.input_sum)
         scale = self.rho / (self.rho * len(v) + self.alpha)
         self.biases[layer].sub_(total, alpha=scale)
 
@@ -159,5 +160,6 @@ class BCD(LayerwiseSolver):
     def _update_z(self, layer: int) -> None:
         rho, alpha = self.rho, self.alpha
         u, m = self.z[layer], self.m[layer]
-        center = torch.lerp(m, u, alpha / (rho + alpha), out=self._buffer("h", u.shape[1]))
-        activation_prox(self.a[layer + 1], center, self.gamma, rho + alpha, self.slope, out=u)
+        for u_, m_, v in chunks(u, m, self.a[layer + 1]):
+            center = torch.lerp(m_, u_, alpha / (rho + alpha))
+            activation_prox(v, center, self.gamma, rho + alpha, self.slope, out=u_)

@@ -11,8 +11,10 @@ from torch import Tensor
 from samt.baselines.layerwise import LayerwiseSolver, Progress
 from samt.baselines.proximal import (
     activate,
+    activation_gap,
     activation_prox,
     backtracked,
+    mean_difference,
     output_prox,
     ratio,
     square,
@@ -163,9 +165,11 @@ class DLADMM(LayerwiseSolver):
         self.z[-1].copy_(z)
 
     def _update_bias(self, layer: int) -> None:
-        shift = self._scaled_residual(layer).mean(0)
+        last = layer + 1 == self.depth
+        m, z = self.m[layer], self.z[layer]
+        shift = self._scaled_residual(layer).mean(0) if last else mean_difference(m, z)
         self.biases[layer].sub_(shift)
-        self.m[layer].sub_(shift)
+        m.sub_(shift)
 
     def _update_weight(self, layer: int) -> None:
         a, m = self.a[layer], self.m[layer]
@@ -191,8 +195,7 @@ class DLADMM(LayerwiseSolver):
     def _update_activation(self, layer: int) -> None:
         """a[layer], between h(z[layer − 1]) and the residual of the layer that reads it."""
         a, m, weight = self.a[layer], self.m[layer], self.weights[layer]
-        h = activate(self.z[layer - 1], self.slope, out=self._buffer("h", a.shape[1]))
-        g = torch.sub(a, h, out=h)
+        g = activation_gap(a, self.z[layer - 1], self.slope, self._buffer("h", a.shape[1]))
         g.addmm_(self._scaled_residual(layer), weight)  # over ρ
         change = torch.mm(g, weight.T, out=self._buffer("image", m.shape[1]))
         t = backtracked(self.tau, self.rho * (1 + ratio(square(change), square(g))))

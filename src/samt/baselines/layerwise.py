@@ -25,7 +25,14 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from samt.baselines.proximal import activate, output_loss, square
+from samt.baselines.proximal import (
+    activate,
+    activation_gap,
+    chunks,
+    output_loss,
+    square,
+    squared_distance,
+)
 from samt.errors import CheckpointMismatchError, OptionError, suggestion
 
 __all__ = ["LayerwiseSolver", "Progress"]
@@ -121,6 +128,11 @@ class LayerwiseSolver(ABC):
     def input_gram(self) -> Tensor:
         """a_0ᵀ a_0, shape (d, d), which never changes."""
         return torch.mm(self.a[0].T, self.a[0])
+
+    @functools.cached_property
+    def input_sum(self) -> Tensor:
+        """Sum of a_0 over the samples, shape (d,)."""
+        return self.a[0].sum(0)
 
     @abstractmethod
     def step(self) -> Progress:
@@ -228,15 +240,19 @@ class LayerwiseSolver(ABC):
         return torch.sub(m, self.z[layer], out=self._buffer("residual", m.shape[1]))
 
     def _residuals(self) -> tuple[float, ...]:
-        return tuple(square(self._residual(layer)) for layer in range(self.depth))
+        return tuple(itertools.starmap(squared_distance, zip(self.m, self.z, strict=True)))
 
     def _gaps(self) -> tuple[float, ...]:
         gaps: list[float] = []
         for z, a in zip(self.z, self.a[1:], strict=False):
             # The last activation, where a method has one, is that of the identity.
-            last = len(gaps) == self.depth - 1
-            h = z if last else activate(z, self.slope, self._buffer("residual", z.shape[1]))
-            gaps.append(square(torch.sub(h, a, out=self._buffer("residual", z.shape[1]))))
+            if len(gaps) == self.depth - 1:
+                gaps.append(squared_distance(a, z))
+                continue
+            parts = chunks(a, z, self._buffer("residual", z.shape[1]))
+            gaps.append(
+                sum(square(activation_gap(a_, z_, self.slope, gap)) for a_, z_, gap in parts)
+            )
         return tuple(gaps)
 
     def _output_loss(self, outputs: Tensor) -> float:

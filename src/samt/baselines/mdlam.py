@@ -10,7 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from samt.baselines.layerwise import LayerwiseSolver, Progress
-from samt.baselines.proximal import activate, backtracked, output_prox, ratio, square
+from samt.baselines.proximal import (
+    activation_gap,
+    backtracked,
+    chunks,
+    mean_difference,
+    output_prox,
+    ratio,
+    square,
+    squared_distance,
+)
 from samt.errors import OptionError, explain_unknown_options
 
 __all__ = ["MDLAM"]
@@ -171,7 +180,7 @@ class MDLAM(LayerwiseSolver):
         self._multiply(layer)
 
     def _update_bias(self, layer: int) -> None:
-        shift = self._residual(layer).mean(0)
+        shift = mean_difference(self.m[layer], self.z[layer])
         self.biases[layer].sub_(shift)
         self.m[layer].sub_(shift)
 
@@ -180,17 +189,16 @@ class MDLAM(LayerwiseSolver):
         if layer + 1 == self.depth:
             z.copy_(output_prox(self.loss, m, self.targets, self.rho, z, self.tolerance))
             return
-        # a − ε ≤ h(z) ≤ a + ε, or as near to it as a ReLU comes
-        torch.minimum(m, self._bound(layer, self.epsilon), out=z)
-        torch.maximum(z, self._bound(layer, -self.epsilon), out=z)
+        for z_, m_, a_ in chunks(z, m, self.a[layer + 1]):
+            # a − ε ≤ h(z) ≤ a + ε, or as near to it as a ReLU comes
+            torch.minimum(m_, self._bound(a_, self.epsilon), out=z_)
+            torch.maximum(z_, self._bound(a_, -self.epsilon), out=z_)
 
-    def _bound(self, layer: int, offset: float) -> Tensor:
+    def _bound(self, a: Tensor, offset: float) -> Tensor:
         """h⁻¹(a + offset); where a ReLU has none, 0 as an upper and −∞ as a lower bound."""
-        a = self.a[layer + 1]
-        h = torch.add(a, offset, out=self._buffer("h", a.shape[1]))
+        h = a + offset
         if self.slope:
-            scaled = torch.div(h, self.slope, out=self._buffer("step", a.shape[1]))
-            return torch.minimum(h, scaled, out=h)
+            return torch.minimum(h, h / self.slope, out=h)
         return (
             h.clamp_min_(0)
             if offset > 0
@@ -200,8 +208,7 @@ class MDLAM(LayerwiseSolver):
     def _update_activation(self, layer: int, omega: float) -> None:
         """a[layer], near h(z[layer − 1]) and read by the layer of the same index."""
         a, m = self.a[layer], self.m[layer]
-        h = activate(self.z[layer - 1], self.slope, out=self._buffer("h", a.shape[1]))
-        gap = torch.sub(a, h, out=h)
+        gap = activation_gap(a, self.z[layer - 1], self.slope, self._buffer("h", a.shape[1]))
         if omega:
             previous = self.previous_a[layer - 1]
             ahead = torch.sub(a, previous, out=self._buffer("ahead", a.shape[1])).mul_(omega)
@@ -239,15 +246,22 @@ class MDLAM(LayerwiseSolver):
         sufficient = self.rho * square(weight)  # no direction has a larger curvature
         t = 1.0
         while t <= self.max_curvature:
-            torch.mul(g, -self.rho / t, out=change)
-            if ahead is not None:
-                change.add_(ahead)
-            change.add_(gap).clamp_(-self.epsilon, self.epsilon).sub_(gap)
+            for step, g_, gap_, *more in chunks(
+                change, g, gap, *([] if ahead is None else [ahead])
+            ):
+                torch.add(gap_, g_, alpha=-self.rho / t, out=step)
+                for ahead_ in more:
+                    step.add_(ahead_)
+                step.clamp_(-self.epsilon, self.epsilon).sub_(gap_)
             torch.mm(change, weight.T, out=image)
             if t >= sufficient:
                 return change, image
-            moved = (change, image) if ahead is None else (change - ahead, image - ahead_image)
-            if not self.rho * square(moved[1]) > t * square(moved[0]):
+            if ahead is None:
+                moved, moved_image = square(change), square(image)
+            else:
+                moved = squared_distance(change, ahead)
+                moved_image = squared_distance(image, ahead_image)
+            if not self.rho * moved_image > t * moved:
                 return change, image
             t *= 2
         return change.zero_(), image.zero_()
