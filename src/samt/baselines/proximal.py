@@ -116,16 +116,18 @@ def activation_prox(a: Tensor, m: Tensor, p: float, q: float, slope: float, out:
         >>> activation_prox(a, m, 1.0, 1.0, 0.0, out=torch.empty(3))
         tensor([ 2., -2.,  0.])
     """
-    root_up, root_down = math.sqrt(p + q), math.sqrt(p * slope**2 + q)
+    above, below = p + q, p * slope**2 + q
     for a_, m_, z_ in chunks(a, m, out):
-        up = (m_ * (q / root_up)).add_(a_, alpha=p / root_up).clamp_min_(0)
-        down = m_ * (q / root_down)
+        up = (m_ * (q / above)).add_(a_, alpha=p / above).clamp_min_(0)
         if slope:
-            down.add_(a_, alpha=p * slope / root_down)
-        down.clamp_max_(0)
-        positive = (up + down).gt_(0)  # as 0 or 1, which is faster to multiply with than a mask
-        torch.mul(up.div_(root_up), positive, out=z_)
-        z_.addcmul_(down.div_(root_down), positive.sub_(1), value=-1)
+            down = (m_ * (q / below)).add_(a_, alpha=p * slope / below).clamp_max_(0)
+        else:
+            down = m_.clamp_max(0)
+        # They lie `above` up² and `below` down² below the common value. As 0 or 1, which is faster
+        # to multiply with than a mask:
+        positive = torch.add(down, up, alpha=math.sqrt(above / below)).gt_(0)
+        torch.mul(up, positive, out=z_)
+        z_.addcmul_(down, positive.sub_(1), value=-1)
     return out
 
 
