@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,16 @@ ENVIRONMENT = {
     **{name: value for name, value in os.environ.items() if name != "SAMT_DATA_DIR"},
     "OMP_NUM_THREADS": "1",
 }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache folder of the tests' own, here and in the processes that they start."""
+    folder = tmp_path_factory.mktemp("cache")
+    ENVIRONMENT["SAMT_CACHE_DIR"] = str(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SAMT_CACHE_DIR", str(folder))
+        yield folder
 
 
 @dataclass(frozen=True)

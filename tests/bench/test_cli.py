@@ -69,7 +69,7 @@ BAD_WORDS = [
     ("train --optimizer sgdd", "did you mean 'sgd'"),
     ("train --optimizer sgd --step-size row", "choose from 'lr'"),
     ("train --optimizer sgd:nesterov=true", "momentum=0.9"),
-    ("train --model resnet", "choose from 'mlp', 'cnn'"),
+    ("train --model resnet", "did you mean 'resnet18'"),
     ("train --data diabetes --model cnn", "--model mlp"),
     ("train --optimizer dladmm --model cnn", "--model mlp"),
     ("train --optimizer dladmm --dropout 0.1", "--dropout 0"),

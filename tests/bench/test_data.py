@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -108,7 +109,7 @@ def _empty(folder: Path) -> None:
         (_break_sizes, "differ in size"),
         (_break_label_range, "labels above 9"),
         (_swap, "swapped"),
-        (_remove, "no t10k-labels.*https"),
+        (_remove, "no mnist/t10k-labels.*https"),
         (_empty, "no pixels"),
     ],
 )
@@ -119,6 +120,78 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path, damage: object, words
     with pytest.raises(DataError, match=words) as error:
         load("mnist", tmp_path)
     assert "\n" not in str(error.value)
+
+
+class TestValidation:
+    """A part to choose options by, taken from the training part before anything is fitted."""
+
+    @pytest.mark.parametrize("name", ["digits", "diabetes", "mnist"])
+    def test_parts_are_disjoint_and_make_up_the_whole(self, data_dir: Path, name: str) -> None:
+        whole, split = load(name, data_dir), load(name, data_dir, validation=0.25)
+        assert split.validation is not None
+        assert len(split.train) + len(split.validation) == len(whole.train)
+        assert len(split.validation) == pytest.approx(len(whole.train) / 4, abs=1)
+        if name == "diabetes":  # scaled by fewer rows, so that only ranks can be compared
+            return
+        both = torch.cat([split.train.inputs, split.validation.inputs]).flatten(1)
+        rows = sorted(map(tuple, both.tolist()))
+        assert rows == sorted(map(tuple, whole.train.inputs.flatten(1).tolist()))
+        assert torch.equal(split.test.inputs, whole.test.inputs)
+
+    def test_classes_keep_their_shares(self) -> None:
+        split = load("digits", None, validation=0.2)
+        assert split.validation is not None
+        counts = split.validation.targets.bincount()
+        assert int(counts.max()) - int(counts.min()) <= 2
+
+    def test_scalers_see_neither_validation_nor_test_part(self) -> None:
+        data = load("diabetes", None, validation=0.3)
+        assert data.validation is not None
+        for tensor in data.train.tensors():
+            zeros = torch.zeros(tensor.shape[1])
+            torch.testing.assert_close(tensor.mean(0), zeros, atol=1e-5, rtol=0)
+        for part in (data.validation, data.test):
+            assert float(part.targets.mean().abs()) > 1e-3
+
+    def test_the_seed_decides_and_is_recorded(self, data_dir: Path) -> None:
+        one, same, other = (
+            load("mnist", data_dir, validation=0.25, split_seed=seed) for seed in (1, 1, 2)
+        )
+        assert one.fingerprint == same.fingerprint != other.fingerprint
+        assert (one.split_seed, other.split_seed) == (1, 2)
+        assert load("mnist", data_dir).split_seed is None
+
+    def test_the_validation_part_is_in_the_fingerprint_and_moves(self, data_dir: Path) -> None:
+        data = load("mnist", data_dir, validation=0.25)
+        assert data.fingerprint != replace(data, validation=None).fingerprint
+        moved = data.to(torch.device("meta"))
+        assert moved.validation is not None
+        assert moved.validation.inputs.device.type == "meta"
+        assert list(data.parts) == ["train", "validation", "test"]
+
+    def test_too_few_samples_are_one_line(self, tmp_path: Path) -> None:
+        (tmp_path / "few.csv").write_text("1,a\n2,a\n3,b\n")
+        with pytest.raises(DataError, match="too few samples") as error:
+            load(str(tmp_path / "few.csv"), None)
+        assert "\n" not in str(error.value)
+
+
+# Numbers that run folders of earlier versions hold.
+@pytest.mark.parametrize(
+    ("name", "fingerprint"),
+    [
+        ("digits", "e0bfd3b82041fb11"),
+        ("diabetes", "e239659113c66ba9"),
+        ("mnist", "dd40f08c9935a0a2"),
+        ("fashion-mnist", "91e93f210787e6e2"),
+    ],
+)
+def test_old_runs_can_be_resumed(
+    name: str, fingerprint: str, request: pytest.FixtureRequest
+) -> None:
+    embedded = name in ("digits", "diabetes")
+    folder = None if embedded else request.getfixturevalue("real_data_dir")
+    assert load(name, folder).fingerprint.startswith(fingerprint)
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from samt.bench import data as datasets
 from samt.bench import options as flag
+from samt.bench.commands import data as data_commands
 from samt.bench.comparison import Comparison, Result, folder_name, summaries_csv, summary
 from samt.bench.data import Dataset
 from samt.bench.errors import SettingsError, UserError
@@ -32,6 +33,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     add_completion=False,
 )
+app.add_typer(data_commands.app, name="data")
 console = Console()
 
 
@@ -209,7 +211,8 @@ def _widths(text: str) -> tuple[int, ...]:
 
 
 def _default_folder(settings: Settings, ending: str) -> Path:
-    return Path("runs") / f"{settings.data}-{settings.model}-{ending}"
+    model = settings.model.replace(":", "-").replace(",", "-")
+    return Path("runs") / f"{datasets.short_name(settings.data)}-{model}-{ending}"
 
 
 def _refuse_both(resume: bool, overwrite: bool) -> None:

@@ -35,13 +35,21 @@ def _method_flag(name: str, help_text: str, panel: str = _SAMT, metavar: str = "
 
 Data: TypeAlias = Annotated[
     str | None,
-    _flag("--data", f"Data set: {', '.join(DATASETS)}.", _DATA, Settings.data, metavar="NAME"),
+    _flag(
+        "--data",
+        f"Data set: {', '.join(DATASETS)}; or a path of your own (see samt data --help): a table "
+        "(.csv), .npz, images (a folder or .zip), IDX files.",
+        _DATA,
+        Settings.data,
+        metavar="NAME",
+    ),
 ]
 DataDir: TypeAlias = Annotated[
     Path | None,
     _flag(
         "--data-dir",
-        "Folder that holds the folders 'mnist' and 'fashion-mnist' with their IDX files.",
+        "Folder of the data sets: 'mnist', 'uci' and so on; without it, the user's cache folder, "
+        "where samt data prepare puts them.",
         _DATA,
         None,
         envvar="SAMT_DATA_DIR",
@@ -53,13 +61,20 @@ BatchSize: TypeAlias = Annotated[
 ]
 Model: TypeAlias = Annotated[
     str | None,
-    _flag("--model", f"Network: {', '.join(MODELS)}.", _MODEL, Settings.model, metavar="NAME"),
+    _flag(
+        "--model",
+        f"Network: {', '.join(MODELS)}; channels may follow, as in cnn:32,64 or resnet18:16.",
+        _MODEL,
+        Settings.model,
+        metavar="NAME",
+    ),
 ]
 Hidden: TypeAlias = Annotated[
     str | None,
     _flag(
         "--hidden",
-        "Widths of the fully connected hidden layers, for example 300 or 512,512; none for none.",
+        "Widths of the fully connected hidden layers of mlp and cnn, for example 300 or 512,512; "
+        "none for none.",
         _MODEL,
         ",".join(map(str, Settings.hidden)),
         metavar="WIDTHS",

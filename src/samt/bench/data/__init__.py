@@ -1,6 +1,6 @@
-"""Data sets by name, as tensors that stay on the device."""
+"""Data sets by name or path, as tensors that stay on the device."""
 
 from samt.bench.data.dataset import Dataset, Split
-from samt.bench.data.registry import DATASETS, load
+from samt.bench.data.registry import DATASETS, default_data_dir, load, short_name
 
-__all__ = ["DATASETS", "Dataset", "Split", "load"]
+__all__ = ["DATASETS", "Dataset", "Split", "default_data_dir", "load", "short_name"]

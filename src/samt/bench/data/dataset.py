@@ -49,7 +49,9 @@ class Dataset:
         train: the part to learn from.
         test: the part that is only ever reported.
         target_scale: how much one unit of a regression target is in original units.
-        split_seed: seed of the split, or None where the data come with one.
+        split_seed: seed or number of the split, or None where the data come with one.
+        validation: the part to choose options by, taken out of the training part; or None.
+        classes: their names, if known.
     """
 
     name: str
@@ -59,6 +61,8 @@ class Dataset:
     test: Split
     target_scale: float = 1.0
     split_seed: int | None = None
+    validation: Split | None = None
+    classes: tuple[str, ...] = ()
 
     @property
     def metric(self) -> str:
@@ -72,13 +76,27 @@ class Dataset:
 
     def to(self, device: torch.device) -> Dataset:
         """The same data on another device."""
-        return replace(self, train=self.train.to(device), test=self.test.to(device))
+        validation = None if self.validation is None else self.validation.to(device)
+        return replace(
+            self,
+            train=self.train.to(device),
+            test=self.test.to(device),
+            validation=validation,
+        )
+
+    @property
+    def parts(self) -> dict[str, Split]:
+        """The parts that there are, by name."""
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: part for name, part in parts.items() if part is not None}
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over every number, so that a resumed run notices other data."""
         digest = hashlib.sha256()
-        for tensor in (*self.train.tensors(), *self.test.tensors()):
+        # The validation part comes last, so that data without one keep their old fingerprint.
+        parts = [part for part in (self.train, self.test, self.validation) if part is not None]
+        for tensor in (tensor for part in parts for tensor in part.tensors()):
             digest.update(repr((tensor.dtype, tuple(tensor.shape))).encode())
             digest.update(tensor.contiguous().cpu().numpy().tobytes())
         return digest.hexdigest()

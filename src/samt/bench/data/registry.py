@@ -1,143 +1,247 @@
-"""Data sets by name."""
+"""Data sets by name or by path."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 
-from samt.bench.data.dataset import Dataset, Split
-from samt.bench.data.idx import read_idx
-from samt.bench.errors import DataError
+from samt.bench.data import cache, cifar, idx, own
+from samt.bench.data.catalogue import PUBLISHED, Published
+from samt.bench.data.dataset import Dataset, Task
+from samt.bench.data.download import fetch
+from samt.bench.data.raw import Part, RawData
+from samt.bench.data.splits import assemble, check_share
+from samt.bench.data.tables import read_split_table
+from samt.bench.errors import DataError, UserError
 from samt.errors import suggestion
 
-SPLIT_SEED = 0
-TEST_SHARE = 0.2
-
-_SOURCES = {
-    "mnist": "https://ossci-datasets.s3.amazonaws.com/mnist/",
-    "fashion-mnist": "https://github.com/zalandoresearch/fashion-mnist#get-the-data",
-}
+Find = Callable[[Path], "list[Path | None]"]
 
 
-def load(name: str, data_dir: Path | None) -> Dataset:
+@dataclass(frozen=True)
+class Entry:
+    """A registered data set.
+
+    Args:
+        name: on the command line.
+        task: what is learnt.
+        expected: its files below a data directory, as messages call them.
+        find: where those files are; None for one that is missing.
+        read: those files, with the number of the split where several are published.
+    """
+
+    name: str
+    task: Task
+    expected: tuple[str, ...]
+    find: Find
+    read: Callable[[list[Path], int], RawData]
+
+    @property
+    def published(self) -> Published:
+        """Title, source, licence, downloads."""
+        return PUBLISHED[self.name]
+
+
+def load(
+    name: str,
+    data_dir: Path | None,
+    *,
+    validation: float = 0.0,
+    split_seed: int = 0,
+    download: bool = False,
+) -> Dataset:
     """Load a data set.
 
     Args:
-        name: a key of `DATASETS`.
-        data_dir: where data sets that are files lie, each in a folder of its own name.
+        name: a key of `DATASETS`, or the path of a file or folder of the user's own.
+        data_dir: where data sets that are files lie, each in a folder of its own name; None is
+            `default_data_dir()`.
+        validation: share of the training part that is split off, before any scaler is fitted.
+        split_seed: of every split that is drawn; number of the split where several are published.
+        download: fetch files that are not there. Nothing is ever fetched without.
 
     Returns:
         Tensors on the CPU: float32 inputs; class numbers, or standardised float32 targets.
 
     Raises:
         DataError: the name is unknown, or files are absent or damaged.
+        SettingsError: the validation share is not possible.
     """
-    if name not in DATASETS:
-        raise DataError(f"unknown data set '{name}': {suggestion(name, DATASETS)}")
+    check_share(validation)
+    entry = find(name)
     try:
-        return DATASETS[name](data_dir)
+        if entry is None:
+            path = Path(name).expanduser()
+            raw, title = own.read(path, split_seed), short_name(name)
+        else:
+            raw, title = _read(entry, data_dir or default_data_dir(), split_seed, download), name
+        return assemble(title, raw, validation, split_seed)
+    except UserError:
+        raise
     except OSError as error:
         raise DataError(f"cannot read {name} ({error}): check --data-dir") from error
+    except MemoryError as error:
+        raise DataError(f"{name} does not fit into memory: use a part of it") from error
 
 
-def _digits(data_dir: Path | None) -> Dataset:
+def find(name: str) -> Entry | None:
+    """The registered data set of this name, or None for a path of the user's own.
+
+    Raises:
+        DataError: it is neither.
+    """
+    if name in DATASETS:
+        return DATASETS[name]
+    if own.is_path(name) or (name.strip() and Path(name).is_dir()):
+        return None
+    raise DataError(
+        f"unknown data set '{name}': {suggestion(name, DATASETS)}, or give the path of a file or "
+        f"folder"
+    )
+
+
+def short_name(name: str) -> str:
+    """A data set's name in characters that a file name can have.
+
+    Args:
+        name: a registered name, or a path.
+
+    Returns:
+        The name itself, or the last part of the path without its endings.
+
+    >>> short_name("mnist"), short_name("/data/houses.csv.gz")
+    ('mnist', 'houses')
+    """
+    last = Path(name).expanduser().resolve().name if own.is_path(name) else name
+    return last.split(".")[0] or last or "data"
+
+
+def default_data_dir() -> Path:
+    """Where data sets lie if nobody says otherwise: in the user's cache folder."""
+    return cache.folder() / "data"
+
+
+def _read(entry: Entry, data_dir: Path, split_seed: int, download: bool) -> RawData:
+    if download:
+        prepare(entry, data_dir)
+    paths = entry.find(data_dir)
+    there = [path for path in paths if path is not None]
+    if len(there) < len(paths):
+        downloads = entry.published.files
+        raise DataError(
+            f"no {entry.expected[paths.index(None)]} in {data_dir}: "
+            + (f"run samt data prepare {entry.name}, or " if downloads else "")
+            + f"name the folder that holds it with --data-dir (SAMT_DATA_DIR); it is from "
+            f"{entry.published.source}"
+        )
+    return entry.read(there, split_seed)
+
+
+def prepare(entry: Entry, data_dir: Path) -> None:
+    """Fetch what is not there. Files that are there, whatever they hold, are left alone.
+
+    Args:
+        entry: the data set.
+        data_dir: folder of all data sets.
+
+    Raises:
+        DataError: a file cannot be had.
+    """
+    # In the same order as the downloads, where there are any.
+    for file, path in zip(entry.published.files, entry.find(data_dir), strict=False):
+        if path is None:
+            fetch(file, data_dir)
+
+
+def _digits(paths: list[Path], split: int) -> RawData:
     from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
 
     digits = load_digits()
     images = (digits.images[:, None] / 16.0).astype(np.float32)
-    parts = train_test_split(
-        images,
-        digits.target.astype(np.int64),
-        test_size=TEST_SHARE,
-        random_state=SPLIT_SEED,
-        stratify=digits.target,
-    )
-    train, test = _splits(*parts)
-    return Dataset("digits", "classification", 10, train, test, split_seed=SPLIT_SEED)
+    part = Part(images, digits.target.astype(np.int64))
+    return RawData("classification", 10, part, None, "none")
 
 
-def _diabetes(data_dir: Path | None) -> Dataset:
+def _diabetes(paths: list[Path], split: int) -> RawData:
     from sklearn.datasets import load_diabetes
-    from sklearn.model_selection import train_test_split
-    from sklearn.preprocessing import StandardScaler
 
     inputs, targets = load_diabetes(return_X_y=True, scaled=False)
-    train_x, test_x, train_y, test_y = train_test_split(
-        inputs, targets[:, None], test_size=TEST_SHARE, random_state=SPLIT_SEED
-    )
-    # Statistics of the training part only: the test part is not seen before it is reported.
-    input_scaler = StandardScaler().fit(train_x)
-    target_scaler = StandardScaler().fit(train_y)
-    parts = (
-        input_scaler.transform(train_x),
-        input_scaler.transform(test_x),
-        target_scaler.transform(train_y),
-        target_scaler.transform(test_y),
-    )
-    train, test = _splits(*(part.astype(np.float32) for part in parts))
-    scale = float(target_scaler.scale_[0])
-    return Dataset("diabetes", "regression", 1, train, test, scale, SPLIT_SEED)
+    return RawData("regression", 1, Part(inputs, targets[:, None]), None, "standardise")
 
 
-def _splits(train_x: Any, test_x: Any, train_y: Any, test_y: Any) -> tuple[Split, Split]:
-    """From arrays in the order in which `train_test_split` returns them."""
-    train_x, test_x, train_y, test_y = map(torch.from_numpy, (train_x, test_x, train_y, test_y))
-    return Split(train_x, train_y), Split(test_x, test_y)
+def _embedded(data_dir: Path) -> list[Path | None]:
+    return []
 
 
-def _idx(name: str) -> Callable[[Path | None], Dataset]:
-    def loader(data_dir: Path | None) -> Dataset:
-        if data_dir is None:
-            raise DataError(
-                f"{name} is read from files: name the folder that holds '{name}/' with --data-dir "
-                f"or SAMT_DATA_DIR; get the files from {_SOURCES[name]}"
-            )
-        folder = data_dir / name
-        train, test = _idx_split(folder, "train", name), _idx_split(folder, "t10k", name)
-        if train.inputs.shape[1:] != test.inputs.shape[1:]:
-            raise DataError(
-                f"training and test images in {folder} differ in size: fetch the files again"
-            )
-        return Dataset(name, "classification", 10, train, test)
-
-    return loader
+def _downloads(name: str) -> tuple[str, ...]:
+    return tuple(file.path for file in PUBLISHED[name].files)
 
 
-def _idx_split(folder: Path, part: str, name: str) -> Split:
-    images_path = _existing(folder, f"{part}-images-idx3-ubyte", name)
-    labels_path = _existing(folder, f"{part}-labels-idx1-ubyte", name)
-    images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
-    if len(images) != len(labels):
-        raise DataError(
-            f"{images_path} has {len(images)} images, but {labels_path.name} has {len(labels)} "
-            f"labels: they do not belong together, fetch both again"
-        )
-    if not images.size:
-        raise DataError(f"{images_path} has no pixels: fetch the file again")
-    if labels.max() > 9:
-        raise DataError(f"{labels_path} has labels above 9: fetch the file again")
-    inputs = torch.from_numpy(images).unsqueeze(1).to(torch.float32).div_(255.0)
-    return Split(inputs, torch.from_numpy(labels.astype(np.int64)))
+def _idx(name: str) -> Entry:
+    expected = _downloads(name)
+    stems = [Path(path).name.removesuffix(".gz") for path in expected]
+
+    def files(data_dir: Path) -> list[Path | None]:
+        return [idx.find(data_dir / name, stem) for stem in stems]
+
+    def read(paths: list[Path], split: int) -> RawData:
+        return idx.read_folder(paths[0].parent, classes=10)
+
+    return Entry(name, "classification", expected, files, read)
 
 
-def _existing(folder: Path, stem: str, name: str) -> Path:
-    for path in (folder / f"{stem}.gz", folder / stem):
-        if path.exists():
-            return path
-    raise DataError(
-        f"no {stem}[.gz] in {folder}: put it there or point --data-dir (SAMT_DATA_DIR) at the "
-        f"folder that holds '{name}/'; get it from {_SOURCES[name]}"
-    )
+def _cifar(name: str, layout: cifar.Layout) -> Entry:
+    def files(data_dir: Path) -> list[Path | None]:
+        return [cifar.find(layout, data_dir, name)]
+
+    def read(paths: list[Path], split: int) -> RawData:
+        return cifar.read(layout, paths[0])
+
+    return Entry(name, "classification", _downloads(name), files, read)
 
 
-DATASETS: dict[str, Callable[[Path | None], Dataset]] = {
-    "digits": _digits,
-    "diabetes": _diabetes,
-    "mnist": _idx("mnist"),
-    "fashion-mnist": _idx("fashion-mnist"),
-}
+def _uci(name: str) -> Entry:
+    def files(data_dir: Path) -> list[Path | None]:
+        folder = data_dir / "uci" / name
+        return [_packed_or_not(folder / stem) for stem in ("data.csv", "test_mask.csv")]
+
+    def read(paths: list[Path], split: int) -> RawData:
+        table, mask = paths
+        return read_split_table(table, mask, split)
+
+    return Entry(name, "regression", _downloads(name), files, read)
+
+
+def _archive(name: str) -> Entry:
+    """A zip of images, or the folder that somebody extracted it to."""
+
+    def files(data_dir: Path) -> list[Path | None]:
+        candidates = (data_dir / f"{name}.zip", data_dir / name / f"{name}.zip", data_dir / name)
+        return [next((path for path in candidates if path.exists()), None)]
+
+    def read(paths: list[Path], split: int) -> RawData:
+        return own.read(paths[0], split)
+
+    return Entry(name, "classification", (f"{name}.zip",), files, read)
+
+
+def _packed_or_not(path: Path) -> Path | None:
+    packed = path.with_name(f"{path.name}.gz")
+    return next((one for one in (packed, path) if one.exists()), None)
+
+
+_ENTRIES = (
+    Entry("digits", "classification", (), _embedded, _digits),
+    Entry("diabetes", "regression", (), _embedded, _diabetes),
+    _idx("mnist"),
+    _idx("kmnist"),
+    _idx("fashion-mnist"),
+    _cifar("cifar10", cifar.CIFAR10),
+    _cifar("cifar100", cifar.CIFAR100),
+    _archive("cifar10-jpeg"),
+    *map(_uci, ("bike", "pol", "keggdirected", "keggundirected")),
+)
+DATASETS: dict[str, Entry] = {entry.name: entry for entry in _ENTRIES}

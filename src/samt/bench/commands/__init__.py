@@ -1,0 +1,1 @@
+"""The commands of `samt`, a file each."""

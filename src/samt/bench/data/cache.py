@@ -1,0 +1,66 @@
+"""Decoded images in the user's cache folder, so that they are decoded once."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+
+def folder() -> Path:
+    """The user's cache folder, or what the environment variable SAMT_CACHE_DIR names."""
+    import pooch
+
+    return Path(os.environ.get("SAMT_CACHE_DIR") or pooch.os_cache("samt"))
+
+
+def load(key: str, count: int) -> npt.NDArray[np.uint8] | None:
+    """Read what `save` wrote.
+
+    Args:
+        key: of the images.
+        count: how many there must be.
+
+    Returns:
+        The images, or None if they are not there or damaged: then they are decoded again.
+    """
+    try:
+        with np.load(_path(key), allow_pickle=False) as archive:
+            images = archive["images"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    fits = images.dtype == np.uint8 and images.ndim == 4 and len(images) == count
+    return images if fits else None
+
+
+def save(key: str, images: npt.NDArray[np.uint8]) -> None:
+    """Keep images, whole or not at all. A cache that cannot be written is no error.
+
+    Args:
+        key: of the images.
+        images: all of them.
+    """
+    path = _path(key)
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A name of its own: two processes may decode the same images at once.
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
+            temporary = Path(file.name)
+            np.savez(file, images=images)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        pass
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _path(key: str) -> Path:
+    return folder() / "images" / f"{key}.npz"

@@ -1,0 +1,1 @@
+"""Experiments: grids of cells, run and kept."""

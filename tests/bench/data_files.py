@@ -1,0 +1,130 @@
+"""Small files in the real formats, and ways to damage them."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from samt.bench.data.raw import RawData
+from samt.bench.errors import DataError
+
+CIFAR_CLASSES = (
+    "airplane automobile bird cat deer dog frog horse ship truck".split()  # noqa: SIM905
+)
+# A file is written in each example, over that of the example before.
+quick = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def outcome(read: Callable[[Path], RawData], path: Path) -> RawData | None:
+    """What a reader makes of a file; None if it refuses it, which must take a single line."""
+    raw, message = None, ""
+    try:
+        raw = read(path)
+    except DataError as error:
+        message = str(error)
+    assert "\n" not in message
+    return raw
+
+
+def damaged(whole: bytes) -> st.SearchStrategy[bytes]:
+    """The bytes with some changed, removed from the end, or put in."""
+    place = st.integers(0, len(whole) - 1)
+    changed = st.lists(st.tuples(place, st.integers(1, 255)), min_size=1, max_size=8).map(
+        lambda changes: _changed(whole, changes)
+    )
+    cut = place.map(lambda end: whole[:end])
+    longer = st.tuples(place, st.binary(min_size=1, max_size=20)).map(
+        lambda extra: whole[: extra[0]] + extra[1] + whole[extra[0] :]
+    )
+    return changed | cut | longer
+
+
+def _changed(whole: bytes, changes: list[tuple[int, int]]) -> bytes:
+    values = bytearray(whole)
+    for index, difference in changes:
+        values[index] ^= difference
+    return bytes(values)
+
+
+def cifar_files(*, coarse: bool = False, count: int = 4) -> dict[str, bytes]:
+    """The files of CIFAR-10 or, with coarse labels, of CIFAR-100."""
+    random = np.random.default_rng(0)
+    names = ["train.bin", "test.bin"]
+    if not coarse:
+        names = [*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin"]
+    files = {}
+    for name in names:
+        images = random.integers(0, 256, (count, 3072), dtype=np.uint8)
+        labels = (np.arange(count) % 10).astype(np.uint8)[:, None]
+        heads = [labels % 20, labels + 90] if coarse else [labels]
+        files[name] = np.concatenate([*heads, images], axis=1).tobytes()
+    if coarse:
+        fine = "".join(f"fine{number}\n" for number in range(100))
+        return {**files, "fine_label_names.txt": fine.encode()}
+    return {**files, "batches.meta.txt": ("\n".join(CIFAR_CLASSES) + "\n\n").encode()}
+
+
+def tar_bytes(
+    files: Mapping[str, bytes], folder: str, extra: tarfile.TarInfo | None = None
+) -> bytes:
+    """A tar.gz as the authors made theirs, and one more entry."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as archive:
+        top = tarfile.TarInfo(folder)
+        top.type = tarfile.DIRTYPE
+        archive.addfile(top)
+        if extra is not None:
+            archive.addfile(extra)
+        for name, content in files.items():
+            info = tarfile.TarInfo(f"{folder}/{name}")
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def picture(value: int, *, size: tuple[int, int] = (6, 5), mode: str = "RGB") -> bytes:
+    """A JPEG (of a mode that JPEG has) or PNG of one colour."""
+    buffer = io.BytesIO()
+    colour: int | tuple[int, ...] = value if mode in ("L", "1") else (value, 0, 255 - value)
+    if mode == "RGBA":
+        colour = (value, 0, 255 - value, 128)
+    image = Image.new(mode, size, colour)
+    image.save(buffer, "JPEG" if mode in ("L", "RGB") else "PNG")
+    return buffer.getvalue()
+
+
+def pictures(count: int = 3) -> dict[str, bytes]:
+    """Images of two classes: paths and contents."""
+    return {
+        f"{part}/{label}/{index}.jpg": picture(value + index)
+        for part in ("train", "test")
+        for label, value in (("cat", 20), ("dog", 200))
+        for index in range(count)
+    }
+
+
+def zip_bytes(files: Mapping[str, bytes]) -> bytes:
+    """A zip with these files."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()
+
+
+def write_all(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files below a folder."""
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)

@@ -1,0 +1,77 @@
+"""A real HTTP server of files: with ranges, without, or one that breaks off midway."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Server:
+    """What it serves, how it behaves, and what it was asked.
+
+    Args:
+        files: content by path.
+        ranges: answer requests for the rest of a file with the rest.
+        breaks: close the connection after this many bytes, once for each entry.
+        wrong_range: answer with a rest that starts elsewhere.
+    """
+
+    files: dict[str, bytes]
+    ranges: bool = True
+    breaks: list[int] = field(default_factory=list)
+    wrong_range: bool = False
+    asked: list[tuple[str, str | None]] = field(default_factory=list)
+    sent: int = 0
+    url: str = ""
+
+
+@contextmanager
+def serving(server: Server) -> Iterator[Server]:
+    """Serve on a free port of this machine."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            wanted = self.headers.get("Range")
+            server.asked.append((self.path, wanted))
+            content = server.files.get(self.path)
+            if content is None:
+                self.send_error(404)
+                return
+            start = int(wanted[6:-1]) if wanted and server.ranges else 0
+            if wanted and start >= len(content):
+                self.send_error(416)
+                return
+            if wanted and server.wrong_range:
+                start = max(0, start - 5)
+            self._send(content[start:], start, len(content))
+
+        def _send(self, content: bytes, start: int, size: int) -> None:
+            self.send_response(206 if start else 200)
+            self.send_header("Content-Length", str(len(content)))
+            # Old servers call a .gz file an encoding of another: it must be kept as it is.
+            self.send_header("Content-Encoding", "x-gzip")
+            if start:
+                self.send_header("Content-Range", f"bytes {start}-{size - 1}/{size}")
+            self.end_headers()
+            if server.breaks:
+                content = content[: server.breaks.pop(0)]
+                self.close_connection = True
+            self.wfile.write(content)
+            server.sent += len(content)
+
+        def log_message(self, *arguments: object) -> None:
+            """Nothing on the terminal."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        server.url = f"http://127.0.0.1:{running.server_address[1]}"
+        thread = threading.Thread(target=running.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            yield server
+        finally:
+            running.shutdown()
+            thread.join()
