@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from samt.bench.models import cnn
+from samt.bench.models import cnn, resnet18, vgg11
 
 from . import networks
 
@@ -73,8 +73,10 @@ MODELS: dict[str, Model] = {
     "mlp-4x512": _mlp(784, 512, 512, 512, 512, 10),
     "cnn": Model("CNN, 2 convolutions", partial(cnn, (3, 32, 32), [128, 10]), (3, 32, 32)),
     "transformer": Model("transformer encoder, 6 layers", networks.Encoder, (32,), tokens=1000),
-    "vgg11": Model("VGG-11", networks.vgg11, (3, 32, 32), heavy=True),
-    "resnet18": Model("ResNet-18, 32 x 32", networks.resnet18, (3, 32, 32), 128, heavy=True),
+    "vgg11": Model("VGG-11", partial(vgg11, activation="relu"), (3, 32, 32), heavy=True),
+    "resnet18": Model(
+        "ResNet-18, 32 x 32", partial(resnet18, activation="relu"), (3, 32, 32), 128, heavy=True
+    ),
 }
 # Families for the two pictures; not in the tables.
 DEPTH_MODELS = {f"depth-{layers}": _depth(layers) for layers in DEPTHS}

@@ -168,6 +168,7 @@ def _digest() -> str:
     core, here = Path(samt.__file__).parent, Path(__file__).parent
     measured = ("networks.py", "models.py", "steppers.py", "worker.py", "memory.py", "rounds.py")
     digest = hashlib.sha256()
-    for path in [*sorted(core.glob("*.py")), *(here / name for name in measured)]:
+    networks = core / "bench" / "models.py"
+    for path in [*sorted(core.glob("*.py")), networks, *(here / name for name in measured)]:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:10]

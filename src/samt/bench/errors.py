@@ -24,6 +24,14 @@ class RunFolderError(UserError):
     """A run folder cannot be used or cannot be written."""
 
 
+class ResultsError(UserError):
+    """A results location cannot be used, or something is not there."""
+
+
+class ExperimentError(UserError):
+    """An experiment file is wrong, or asks for what cannot be done."""
+
+
 class CheckpointError(RunFolderError):
     """A checkpoint is damaged or does not belong to this run."""
 

@@ -31,9 +31,11 @@ class Method(ABC):
 
     Attributes:
         full_batch: whether a step takes the whole training part, so that it is an epoch.
+        updates_per_step: how often a step changes each parameter, on average over the blocks.
     """
 
     full_batch = False
+    updates_per_step = 1.0
 
     def __init__(self, model: nn.Module, loss_fn: LossFunction) -> None:
         self.model = model
@@ -89,6 +91,12 @@ class SamtMethod(Method):
         self.optimizer = optimizer
         self._fresh = optimizer.defaults["meta_batch"] == "fresh"
         self._names = [str(group["name"]) for group in optimizer.param_groups]
+        defaults = optimizer.defaults
+        # Dante, which is built on SAMT, has its own word for it.
+        inner_steps = defaults.get("inner_iterations", defaults["inner_steps"])
+        self.updates_per_step = float(inner_steps)
+        if defaults["order"] == "cyclic":
+            self.updates_per_step /= len(self._names)
         self._history = samt.History(optimizer)
 
     def step(self, batch: Batch, following: Callable[[], Batch]) -> Tensor | float:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import uuid
 import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -66,32 +67,36 @@ class Record:
         return self.metrics[-1]
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
     """Replace a file so that a crash at any moment leaves the old or the new content.
 
     Args:
         path: the file.
         content: all of it.
+        durable: wait until it would survive a power cut.
 
     Raises:
         RunFolderError: it cannot be written; the old content is still there.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    # A name of its own: several processes may write the same file.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     with explained(path):
         try:
-            with temporary.open("wb") as file:
+            with temporary.open("xb") as file:
                 file.write(content)
                 file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    os.fsync(file.fileno())
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        if durable:
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
 
 
 def metrics_csv(metrics: Sequence[EpochMetrics], metric: str) -> str:

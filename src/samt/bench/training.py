@@ -39,6 +39,7 @@ class Trainer:
         self.seed = settings.seed
         self.batch_size = settings.batch_size
         self.seconds = 0.0
+        self._started: float | None = None
         torch.manual_seed(settings.seed)
         model = models.build(settings.model, data, settings.hidden, settings.dropout)
         self.model: nn.Module = model.to(self.device)
@@ -80,28 +81,65 @@ class Trainer:
         Returns:
             The epoch's metrics; losses and metric are NaN if a loss was not finite.
         """
-        order = self.batch_order(epoch)
-        every = max(1, len(order) // _REPORTS)
+        last = epoch * self.steps_per_epoch
+        _, loss = self.train(last - self.steps_per_epoch, last, report)
+        return self.measure(epoch, loss)
+
+    def train(
+        self, start: int, stop: int, report: Report, enough: Callable[[], bool] | None = None
+    ) -> tuple[int, float]:
+        """Take some steps.
+
+        Args:
+            start: number of steps that were taken before.
+            stop: number of steps afterwards.
+            report: gets the number of finished steps of these, the mean loss so far and the step
+                sizes.
+            enough: asked after each step; True ends the training early.
+
+        Returns:
+            Number of steps since the first, and mean loss of these; NaN if one was not finite.
+        """
+        every = max(1, (stop - start) // _REPORTS)
         total = torch.zeros((), dtype=torch.float64, device=self.device)
-        seen = 0
+        order: tuple[Tensor, ...] = ()
+        seen, step = 0, start
         self.model.train()
-        self.method.start_epoch(len(order))
-        started = self._now()
+        self.method.start_epoch(stop - start)
+        self._started = self._now()
         try:
-            for index, chosen in enumerate(order):
+            while step < stop:
+                epoch, index = divmod(step, self.steps_per_epoch)
+                if not order or index == 0:
+                    order = self.batch_order(epoch + 1)
                 following = partial(self.data.train.take, order[(index + 1) % len(order)])
-                loss = self.method.step(self._batch(chosen), following)
+                loss = self.method.step(self._batch(order[index]), following)
                 # Stays on the device: reading it here would stop a GPU at every step.
-                total += loss * len(chosen)
-                seen += len(chosen)
-                if (index + 1) % every == 0 or index + 1 == len(order):
-                    self.seconds += self._now() - started
-                    report(index + 1, float(total) / seen, self.method.latest_step_sizes())
-                    started = self._now()
+                total += loss * len(order[index])
+                seen += len(order[index])
+                step += 1
+                ends = step == stop or (enough is not None and enough())
+                if (step - start) % every == 0 or ends:
+                    self._pause()
+                    report(step - start, float(total) / seen, self.method.latest_step_sizes())
+                    self._started = self._now()
+                if ends:
+                    break
         except NonFiniteLossError:
-            self.seconds += self._now() - started
+            self._pause()
             total.fill_(math.nan)
-        return self.measure(epoch, float(total) / max(seen, 1))
+        self._started = None
+        return step, float(total) / max(seen, 1)
+
+    def seconds_so_far(self) -> float:
+        """Time of training up to this moment, without waiting for an accelerator."""
+        running = 0.0 if self._started is None else time.perf_counter() - self._started
+        return self.seconds + running
+
+    def _pause(self) -> None:
+        if self._started is not None:
+            self.seconds += self._now() - self._started
+            self._started = None
 
     def _batch(self, chosen: Tensor) -> methods.Batch:
         if self.method.full_batch:
@@ -113,7 +151,7 @@ class Trainer:
         """Evaluate the current weights on both parts.
 
         Args:
-            epoch: number of finished epochs.
+            epoch: number of epochs, the last of which need not be finished.
             batch_loss: mean loss of the epoch's mini-batches; NaN before the first epoch.
 
         Returns:

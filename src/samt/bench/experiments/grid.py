@@ -1,0 +1,259 @@
+"""From an experiment to its cells, and the choice of options on the validation part."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from samt.bench.data import short_name
+from samt.bench.errors import ExperimentError
+from samt.bench.experiments.cells import Cell, Source
+from samt.bench.experiments.spec import Experiment, Method, Scalar, option_text
+from samt.bench.method_specs import MethodSpec
+from samt.bench.models import parse
+
+Options = Mapping[str, Scalar]
+Summaries = Mapping[str, Mapping[str, Any]]
+_WIDTHLESS = ("resnet18", "vgg11")
+ONLY = ("data", "model", "width", "method", "seed")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where cells run.
+
+    Args:
+        device: torch's name of it.
+        threads: of torch in each cell.
+        data_dir: where data sets that are files lie.
+    """
+
+    device: str = "cpu"
+    threads: int = 1
+    data_dir: Path | None = None
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A method with fixed options, and those that are still open."""
+
+    label: str
+    method: Method
+    options: Options
+
+    def spec(self, chosen: Options) -> MethodSpec:
+        """With the open options chosen."""
+        return self.method.spec({**self.options, **chosen})
+
+    @property
+    def choices(self) -> list[Options]:
+        """Every combination of the open options; a single empty one if there are none."""
+        names, values = self.method.tune.keys(), self.method.tune.values()
+        return [
+            dict(zip(names, combination, strict=True)) for combination in itertools.product(*values)
+        ]
+
+
+@dataclass(frozen=True)
+class Group:
+    """All seeds of a method on one data set and network.
+
+    Args:
+        tuning: the cells that decide, for each choice; empty where there is nothing to choose.
+        final: makes the cells that count from a choice.
+    """
+
+    variant: Variant
+    tuning: Sequence[tuple[Options, Sequence[Cell]]]
+    final: Callable[[Options], list[Cell]]
+
+    def choice(self, summaries: Summaries) -> Options | None:
+        """The options that do best on the validation part.
+
+        Args:
+            summaries: results of the tuning cells, by identity.
+
+        Returns:
+            The first choice with the best mean over the seeds; a choice of which a run diverged
+            comes last. None if the result of a cell is not there, or it is no result.
+        """
+        if not self.tuning:
+            return {}
+        scores = []
+        for options, cells in self.tuning:
+            found = [summaries.get(cell.identity) for cell in cells]
+            if not all(one and one["status"] in ("finished", "diverged") for one in found):
+                return None
+            scores.append((_score([one for one in found if one]), options))
+        best = max(score for score, _ in scores)
+        return next(options for score, options in scores if score == best)
+
+
+def _score(summaries: Sequence[Mapping[str, Any]]) -> float:
+    """Mean of the validation metric, larger is better; minus infinity if a run diverged."""
+    values = [one["validation_metric"] for one in summaries]
+    if any(value is None for value in values):
+        return -math.inf
+    sign = 1 if summaries[0]["metric"] == "accuracy" else -1
+    return sign * math.fsum(values) / len(values)
+
+
+def groups(experiment: Experiment, machine: Machine, only: Sequence[str] = ()) -> list[Group]:
+    """All groups of an experiment.
+
+    Args:
+        experiment: what is run.
+        machine: where.
+        only: such as `data=mnist` or `method=samt*`; all of them must hold, patterns of one key
+            may do so in turns.
+
+    Returns:
+        In the order of the file. The data are read, for their checksums.
+
+    Raises:
+        ExperimentError: a method stands twice, nothing is left, or a pattern cannot be read.
+        DataError: data are not there.
+    """
+    patterns = _patterns(only)
+    found: list[Group] = []
+    variants = list(_variants(experiment.methods))
+    labels = [variant.label for variant in variants]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise ExperimentError(f"{experiment.name}: method '{label}' stands twice: label one")
+    builder = _Cells(experiment, machine)
+    for data, model, width, variant in itertools.product(
+        experiment.data, experiment.model, experiment.width, variants
+    ):
+        if parse(model)[0] in _WIDTHLESS and width is not experiment.width[0]:
+            continue  # their only width is in the name of the model
+        hidden = () if parse(model)[0] in _WIDTHLESS else tuple(width)
+        seeds = [
+            seed
+            for seed in experiment.seeds
+            if _is_wanted(
+                {
+                    "data": short_name(data),
+                    "model": model,
+                    "width": "-".join(map(str, hidden)),
+                    "method": variant.label,
+                    "seed": str(seed),
+                },
+                experiment,
+                patterns,
+            )
+        ]
+        if seeds:
+            found.append(builder.group(data, model, hidden, variant, seeds))
+    if not found:
+        raise ExperimentError(f"{experiment.name}: no cell is left: check exclude and --only")
+    return found
+
+
+class _Cells:
+    """Makes the cells of a group."""
+
+    def __init__(self, experiment: Experiment, machine: Machine) -> None:
+        self.experiment = experiment
+        self.machine = machine
+        self._checksum = cache(lambda source: source.load().fingerprint)
+
+    def group(
+        self, data: str, model: str, hidden: tuple[int, ...], variant: Variant, seeds: list[int]
+    ) -> Group:
+        """One group; the cells that count are made once their options are known."""
+        experiment = self.experiment
+
+        def cells(chosen: Options, role_seeds: Sequence[int], tuning: bool) -> list[Cell]:
+            return [
+                self._cell(data, model, hidden, variant, chosen, seed, tuning)
+                for seed in role_seeds
+            ]
+
+        tuning = [
+            (options, cells(options, experiment.tuning.seeds, True))
+            for options in (variant.choices if variant.method.tune else [])
+        ]
+        return Group(variant, tuning, lambda chosen: cells(chosen, seeds, False))
+
+    def _cell(
+        self,
+        data: str,
+        model: str,
+        hidden: tuple[int, ...],
+        variant: Variant,
+        chosen: Options,
+        seed: int,
+        tuning: bool,
+    ) -> Cell:
+        experiment, machine = self.experiment, self.machine
+        split = seed if experiment.split == "seed" else int(experiment.split)
+        share = experiment.validation if tuning else 0.0
+        source = Source(data, machine.data_dir, split, share)
+        budget = (experiment.tuning.budget if tuning else None) or experiment.budget
+        return Cell(
+            label=variant.label + (_suffix(chosen) if tuning else ""),
+            spec=variant.spec(chosen),
+            source=source,
+            data_sha256=self._checksum(source),
+            model=model,
+            hidden=hidden,
+            dropout=experiment.dropout,
+            batch_size=experiment.batch_size,
+            seed=seed,
+            device=machine.device,
+            threads=machine.threads,
+            budget=budget.model_dump(exclude_none=True),
+            evaluate=experiment.evaluate,
+            tuned=dict(chosen) if variant.method.tune and not tuning else None,
+        )
+
+
+def _variants(methods: Sequence[Method]) -> Iterator[Variant]:
+    for method in methods:
+        grid = {name: value for name, value in method.options.items() if isinstance(value, list)}
+        fixed = {name: v for name, v in method.options.items() if not isinstance(v, list)}
+        for values in itertools.product(*grid.values()):
+            varied = dict(zip(grid, values, strict=True))
+            options = {**fixed, **varied}
+            label = method.label or method.spec(fixed).label
+            yield Variant(label + _suffix(varied, ":" not in label), method, options)
+
+
+def _suffix(options: Options, first: bool = True) -> str:
+    """Options as a label shows them, after those that it may have."""
+    text = ",".join(f"{name}={option_text(value)}" for name, value in options.items())
+    return f"{':' if first else ','}{text}" if text else ""
+
+
+def _patterns(only: Sequence[str]) -> dict[str, list[str]]:
+    patterns: dict[str, list[str]] = {}
+    for text in only:
+        key, equals, pattern = text.partition("=")
+        if not equals or key not in ONLY:
+            raise ExperimentError(
+                f"--only {text} cannot be read: write KEY=PATTERN with KEY one of {', '.join(ONLY)}"
+            )
+        patterns.setdefault(key, []).append(pattern)
+    return patterns
+
+
+def _is_wanted(
+    cell: Mapping[str, str], experiment: Experiment, patterns: Mapping[str, Sequence[str]]
+) -> bool:
+    def agrees(key: str, value: Any) -> bool:
+        text = "-".join(map(str, value)) if isinstance(value, list) else option_text(value)
+        return cell[key] == text
+
+    if any(all(agrees(*item) for item in one.items()) for one in experiment.exclude):
+        return False
+    return all(
+        any(fnmatchcase(cell[key], pattern) for pattern in several)
+        for key, several in patterns.items()
+    )

@@ -1,0 +1,348 @@
+"""Results at a location: one small file of each kind for each cell.
+
+    cells/ID.json        summary: settings, status, final numbers, machine; writing it is the commit
+    curves/ID.parquet    a row for each evaluation
+    running/ID.json      heartbeat of the process that is working on the cell
+    checkpoints/ID.pt    where an unfinished cell goes on
+    experiments/NAME.json  which cells an experiment consists of, under which labels
+
+Every write replaces a whole file, so that readers and other writers see the old or the new one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from samt.bench.errors import ResultsError, RunFolderError
+from samt.bench.results import write_atomically
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+SCHEMA = 1
+STATUSES = ("finished", "diverged", "failed", "timed-out", "killed")
+_IDENTITY = re.compile(r"[0-9a-f]{16}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_FRESH = 60.0  # seconds
+
+
+class Store:
+    """Summaries, curves, heartbeats and checkpoints of cells.
+
+    Args:
+        location: a folder, or any URL that fsspec knows (`s3://…`, `gs://…`, `memory://…`).
+
+    Attributes:
+        damaged: files that could not be read, with the reason; filled while reading.
+
+    Raises:
+        ResultsError: the location cannot be understood, or its library is not installed.
+    """
+
+    def __init__(self, location: str) -> None:
+        import fsspec
+
+        self.location = location
+        self.damaged: dict[str, str] = {}
+        try:
+            self._fs, self._root = fsspec.core.url_to_fs(location)
+        except (ValueError, ImportError) as error:
+            raise ResultsError(
+                f"cannot use {location} for results ({error}): give a folder, or install what "
+                f"fsspec needs for it"
+            ) from error
+        protocols = self._fs.protocol
+        protocols = (protocols,) if isinstance(protocols, str) else protocols
+        self.local: Path | None = Path(self._root) if "file" in protocols else None
+
+    def summaries(self) -> dict[str, dict[str, Any]]:
+        """The summary of every cell that has a result, by identity."""
+        return self._read_all("cells", _is_summary)
+
+    def summary(self, identity: str) -> dict[str, Any] | None:
+        """The summary of one cell; None if it has no result, or a damaged one."""
+        return self._read_json(self._path("cells", f"{_checked(identity)}.json"), _is_summary)
+
+    def curve(self, identity: str) -> pd.DataFrame:
+        """A row for each evaluation of a cell.
+
+        Raises:
+            ResultsError: it is not there, or damaged.
+        """
+        import io
+
+        import pandas as pd
+
+        path = self._path("curves", f"{_checked(identity)}.parquet")
+        content = self._read(path)
+        if content is None:
+            raise ResultsError(f"{path} is not there: run the cell again")
+        try:
+            return pd.read_parquet(io.BytesIO(content))
+        except (ValueError, OSError) as error:
+            raise ResultsError(f"{path} is damaged: run samt results prune, and again") from error
+
+    def save(
+        self, identity: str, summary: Mapping[str, Any], curve: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Write a result: the curve first, then the summary, which makes it count.
+
+        Args:
+            identity: of the cell.
+            summary: as in docs/results.md; the schema number is added here.
+            curve: rows of `curve_table`.
+        """
+        self._write(
+            self._path("curves", f"{_checked(identity)}.parquet"), _parquet(identity, curve)
+        )
+        record = {"schema": SCHEMA, "identity": identity, **summary}
+        self._write(self._path("cells", f"{identity}.json"), as_json(record))
+
+    def remove(self, identity: str) -> None:
+        """Forget everything about a cell; the summary goes first."""
+        self._remove(self._path("cells", f"{_checked(identity)}.json"))
+        self._remove(self._path("curves", f"{identity}.parquet"))
+        self.release(identity)
+
+    def checkpoint(self, identity: str) -> bytes | None:
+        """What `save_checkpoint` wrote last, or None."""
+        return self._read(self._path("checkpoints", f"{_checked(identity)}.pt"))
+
+    def save_checkpoint(self, identity: str, content: bytes) -> None:
+        """Replace the checkpoint of a cell."""
+        self._write(self._path("checkpoints", f"{_checked(identity)}.pt"), content)
+
+    def beat(self, identity: str, note: Mapping[str, Any]) -> None:
+        """Say that a cell is being worked on.
+
+        Args:
+            identity: of the cell.
+            note: what the live view shows; host, process and time are added here.
+        """
+        note = {"host": socket.gethostname(), "pid": os.getpid(), "time": time.time(), **note}
+        path = self._path("running", f"{_checked(identity)}.json")
+        self._write(path, as_json(note), durable=False)
+
+    def running(self, within: float = _FRESH) -> dict[str, dict[str, Any]]:
+        """Cells that somebody is working on.
+
+        Args:
+            within: age in seconds up to which a heartbeat counts. One of a process of this
+                machine that is no longer there does not count.
+
+        Returns:
+            The last note of each, by identity.
+        """
+        notes = self._read_all("running", lambda note: "time" in note)
+        return {identity: note for identity, note in notes.items() if _is_alive(note, within)}
+
+    def rest(self, identity: str) -> None:
+        """Take the heartbeat away: nobody works on the cell any more."""
+        self._remove(self._path("running", f"{_checked(identity)}.json"))
+
+    def release(self, identity: str) -> None:
+        """Take heartbeat and checkpoint away: the cell is done."""
+        self.rest(identity)
+        self._remove(self._path("checkpoints", f"{_checked(identity)}.pt"))
+
+    def experiments(self) -> dict[str, dict[str, Any]]:
+        """What `save_experiment` wrote, by name."""
+        return self._read_all("experiments", lambda record: "cells" in record, _NAME)
+
+    def save_experiment(self, name: str, record: Mapping[str, Any]) -> None:
+        """Write which cells an experiment consists of."""
+        if not _NAME.fullmatch(name):
+            raise ResultsError(f"experiment '{name}' has no name that a file can have: rename it")
+        path = self._path("experiments", f"{name}.json")
+        self._write(path, as_json({"schema": SCHEMA, **record}))
+
+    def leftovers(self, older: float = 3600.0) -> list[str]:
+        """Files that nothing needs: of writes that were killed, and of cells that are done.
+
+        Args:
+            older: seconds since a temporary file was last written.
+
+        Returns:
+            Their paths.
+        """
+        done, alive = set(self.summaries()), set(self.running())
+        unneeded: dict[str, Callable[[str], bool]] = {
+            "running": lambda stem: stem not in alive,
+            "curves": lambda stem: stem not in done | alive,
+            "checkpoints": lambda stem: stem in done and not self._continues(stem),
+        }
+        found: list[str] = []
+        for folder in ("cells", "curves", "running", "checkpoints", "experiments"):
+            for path in self._list(folder):
+                if path.endswith(".tmp"):
+                    unwanted = time.time() - self._modified(path) > older
+                else:
+                    stem = path.rsplit("/", 1)[-1].split(".")[0]
+                    unwanted = folder in unneeded and unneeded[folder](stem)
+                if unwanted:
+                    found.append(path)
+        return found + [path for path in self.damaged if path not in found]
+
+    def delete(self, path: str) -> None:
+        """Delete one of `leftovers`."""
+        self._remove(path)
+
+    def _continues(self, identity: str) -> bool:
+        summary = self.summary(identity)
+        return summary is not None and summary["status"] in ("timed-out", "killed")
+
+    def _modified(self, path: str) -> float:
+        try:
+            return float(self._fs.modified(path).timestamp())
+        except (FileNotFoundError, NotImplementedError):
+            return time.time()
+
+    def _path(self, *parts: str) -> str:
+        return "/".join((self._root.rstrip("/"), *parts))
+
+    def _list(self, folder: str) -> list[str]:
+        try:
+            self._fs.invalidate_cache(self._path(folder))
+            return sorted(map(str, self._fs.ls(self._path(folder), detail=False)))
+        except FileNotFoundError:
+            return []
+
+    def _read(self, path: str) -> bytes | None:
+        try:
+            return bytes(self._fs.cat_file(path))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise ResultsError(f"cannot read {path} ({error.strerror or error})") from error
+
+    def _read_json(self, path: str, is_right: Any) -> dict[str, Any] | None:
+        return self._parsed(path, self._read(path), is_right)
+
+    def _read_all(
+        self, folder: str, is_right: Any, name: re.Pattern[str] = _IDENTITY
+    ) -> dict[str, dict[str, Any]]:
+        stems = {path.rsplit("/", 1)[-1].removesuffix(".json"): path for path in self._list(folder)}
+        paths = {stem: path for stem, path in stems.items() if name.fullmatch(stem)}
+        records = {stem: self._read_json(path, is_right) for stem, path in paths.items()}
+        return {stem: record for stem, record in records.items() if record is not None}
+
+    def _parsed(self, path: str, content: bytes | None, is_right: Any) -> dict[str, Any] | None:
+        if content is None:
+            return None
+        try:
+            record = json.loads(content)
+        except ValueError:
+            record = None
+        if not isinstance(record, dict) or not is_right(record):
+            self.damaged[path] = "damaged, or written by another version of samt"
+            return None
+        self.damaged.pop(path, None)
+        return record
+
+    def _write(self, path: str, content: bytes, *, durable: bool = True) -> None:
+        if self.local is None:
+            self._fs.pipe_file(path, content)
+            return
+        try:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(Path(path), content, durable=durable)
+        except (OSError, RunFolderError) as error:
+            reason = error if isinstance(error, OSError) else error.__cause__
+            raise ResultsError(
+                f"cannot write {path} ({getattr(reason, 'strerror', None) or reason}): free some "
+                f"space or choose another --results; what is finished is kept"
+            ) from error
+
+    def _remove(self, path: str) -> None:
+        try:
+            self._fs.rm_file(path)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise ResultsError(f"cannot delete {path} ({error.strerror or error})") from error
+
+
+def as_json(record: Mapping[str, Any]) -> bytes:
+    """A record as it stands in a file; what is not finite becomes null, as JSON has no NaN."""
+    return (json.dumps(_plain(record), indent=1, allow_nan=False) + "\n").encode()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _is_summary(record: Mapping[str, Any]) -> bool:
+    known = record.get("schema") == SCHEMA and record.get("status") in STATUSES
+    return known and isinstance(record.get("cell"), dict)
+
+
+def _checked(identity: str) -> str:
+    if not _IDENTITY.fullmatch(identity):
+        raise ResultsError(f"'{identity}' is no identity of a cell: it has 16 digits 0-9 a-f")
+    return identity
+
+
+def _is_alive(note: Mapping[str, Any], within: float) -> bool:
+    if not isinstance(note["time"], int | float) or abs(time.time() - note["time"]) > within:
+        return False
+    if note.get("host") != socket.gethostname() or not isinstance(note.get("pid"), int):
+        return True
+    try:
+        os.kill(note["pid"], 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def curve_schema() -> pa.Schema:
+    """Columns of every curve: equal in all files, so that a folder of them reads as one table."""
+    import pyarrow as pa
+
+    numbers = (
+        "epoch updates train_loss batch_loss validation_loss validation_metric test_loss "
+        "test_metric seconds"
+    )
+    return pa.schema(
+        [
+            ("cell", pa.string()),
+            ("step", pa.int64()),
+            *((name, pa.float64()) for name in numbers.split()),
+            ("forward_passes", pa.int64()),
+            ("backward_passes", pa.int64()),
+            ("step_sizes", pa.map_(pa.string(), pa.float64())),
+        ]
+    )
+
+
+def _parquet(identity: str, curve: Sequence[Mapping[str, Any]]) -> bytes:
+    import io
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [
+        {**row, "cell": identity, "step_sizes": list(row.get("step_sizes", {}).items())}
+        for row in curve
+    ]
+    table = pa.Table.from_pylist(rows, schema=curve_schema())
+    table = table.replace_schema_metadata({"samt_schema": str(SCHEMA)})
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    return buffer.getvalue()
