@@ -14,6 +14,7 @@ from rich.console import Console
 from samt.bench import data as datasets
 from samt.bench import options as flag
 from samt.bench.commands import data as data_commands
+from samt.bench.commands import run as run_command
 from samt.bench.comparison import Comparison, Result, folder_name, summaries_csv, summary
 from samt.bench.data import Dataset
 from samt.bench.errors import SettingsError, UserError
@@ -34,6 +35,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(data_commands.app, name="data")
+app.command()(run_command.run)
 console = Console()
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,7 @@ import torch
 
 from samt.bench import data as datasets
 from samt.bench.data import Dataset
+from samt.bench.data.own import is_path
 from samt.bench.experiments.code_version import code_version
 from samt.bench.method_specs import SOLVERS, MethodSpec, parse_spec
 from samt.bench.settings import Settings
@@ -42,8 +44,6 @@ class Source:
 
         A run that decides about options therefore cannot see the test part at all.
         """
-        from dataclasses import replace
-
         data = datasets.load(
             self.name, self.data_dir, validation=self.validation, split_seed=self.split_seed
         )
@@ -150,15 +150,20 @@ class Cell:
         kind = " (tuning)" if self.role == "tuning" else ""
         return f"{self.record['data']}  {network}  {self.label}  seed {self.seed}{kind}"
 
+    @property
+    def file_name(self) -> str:
+        """`name` as a file can be called."""
+        return re.sub(r"[^A-Za-z0-9=.]+", "-", self.name).strip("-")[:150]
+
     def as_job(self) -> dict[str, Any]:
-        """The cell as JSON, for another process."""
+        """The cell as JSON, for another process, perhaps in another folder."""
         source = self.source
         return {
             "record": self.record,
             "spec": self.spec.label,
             "label": self.label,
-            "data": source.name,
-            "data_dir": None if source.data_dir is None else str(source.data_dir),
+            "data": str(Path(source.name).absolute()) if is_path(source.name) else source.name,
+            "data_dir": None if source.data_dir is None else str(source.data_dir.absolute()),
             "tuned": None if self.tuned is None else dict(self.tuned),
         }
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from samt.bench.data import short_name
-from samt.bench.errors import ExperimentError
+from samt.bench.errors import DataError, ExperimentError
 from samt.bench.experiments.cells import Cell, Source
 from samt.bench.experiments.spec import Experiment, Method, Scalar, option_text
 from samt.bench.method_specs import MethodSpec
@@ -104,7 +104,9 @@ def _score(summaries: Sequence[Mapping[str, Any]]) -> float:
     return sign * math.fsum(values) / len(values)
 
 
-def groups(experiment: Experiment, machine: Machine, only: Sequence[str] = ()) -> list[Group]:
+def groups(
+    experiment: Experiment, machine: Machine, only: Sequence[str] = ()
+) -> tuple[list[Group], dict[str, str]]:
     """All groups of an experiment.
 
     Args:
@@ -114,14 +116,16 @@ def groups(experiment: Experiment, machine: Machine, only: Sequence[str] = ()) -
             may do so in turns.
 
     Returns:
-        In the order of the file. The data are read, for their checksums.
+        The groups in the order of the file, and the data sets that are not here, with the reason:
+        their groups are left out. The data are read, for their checksums.
 
     Raises:
         ExperimentError: a method stands twice, nothing is left, or a pattern cannot be read.
-        DataError: data are not there.
+        DataError: no data set of the experiment is here.
     """
     patterns = _patterns(only)
     found: list[Group] = []
+    absent: dict[str, DataError] = {}
     variants = list(_variants(experiment.methods))
     labels = [variant.label for variant in variants]
     for label in labels:
@@ -149,11 +153,16 @@ def groups(experiment: Experiment, machine: Machine, only: Sequence[str] = ()) -
                 patterns,
             )
         ]
-        if seeds:
-            found.append(builder.group(data, model, hidden, variant, seeds))
+        if seeds and data not in absent:
+            try:
+                found.append(builder.group(data, model, hidden, variant, seeds))
+            except DataError as error:
+                absent[data] = error
+    if not found and absent:
+        raise next(iter(absent.values()))
     if not found:
         raise ExperimentError(f"{experiment.name}: no cell is left: check exclude and --only")
-    return found
+    return found, {short_name(data): str(error) for data, error in absent.items()}
 
 
 class _Cells:
@@ -170,17 +179,24 @@ class _Cells:
         """One group; the cells that count are made once their options are known."""
         experiment = self.experiment
 
-        def cells(chosen: Options, role_seeds: Sequence[int], tuning: bool) -> list[Cell]:
+        def cells(chosen: Options, seeds: Sequence[int], tuning: bool) -> list[Cell]:
             return [
-                self._cell(data, model, hidden, variant, chosen, seed, tuning)
-                for seed in role_seeds
+                self._cell(data, model, hidden, variant, chosen, seed, tuning) for seed in seeds
             ]
 
+        for seed in seeds:  # now, not when the options are known
+            self._checksum(self._source(data, seed, tuning=False))
         tuning = [
             (options, cells(options, experiment.tuning.seeds, True))
             for options in (variant.choices if variant.method.tune else [])
         ]
         return Group(variant, tuning, lambda chosen: cells(chosen, seeds, False))
+
+    def _source(self, data: str, seed: int, tuning: bool) -> Source:
+        experiment = self.experiment
+        split = seed if experiment.split == "seed" else int(experiment.split)
+        share = experiment.validation if tuning else 0.0
+        return Source(data, self.machine.data_dir, split, share)
 
     def _cell(
         self,
@@ -193,9 +209,7 @@ class _Cells:
         tuning: bool,
     ) -> Cell:
         experiment, machine = self.experiment, self.machine
-        split = seed if experiment.split == "seed" else int(experiment.split)
-        share = experiment.validation if tuning else 0.0
-        source = Source(data, machine.data_dir, split, share)
+        source = self._source(data, seed, tuning)
         budget = (experiment.tuning.budget if tuning else None) or experiment.budget
         return Cell(
             label=variant.label + (_suffix(chosen) if tuning else ""),

@@ -241,14 +241,20 @@ def _checked(
         raise lines.error(path, text) from error
 
 
-def locate(name: str) -> Path:
-    """The file of an experiment.
+def folders() -> tuple[Path, Path]:
+    """Where experiment files are known by name: in the package, and here, which wins."""
+    return Path(__file__).parents[1] / _FOLDER, Path(_FOLDER)
+
+
+def locate(name: str) -> list[Path]:
+    """The files of an experiment.
 
     Args:
-        name: a path, or the name of a file in the folder `paper` here or in the package.
+        name: a path, the name of a file in the folder `paper`, or `paper` for all of them. The
+            folder is looked for here and in the package.
 
     Returns:
-        Its path.
+        One path, or those of all experiments of the paper.
 
     Raises:
         ExperimentError: there is none.
@@ -257,13 +263,22 @@ def locate(name: str) -> Path:
     if path.suffix in (".yaml", ".yml") or path.is_file():
         if not path.is_file():
             raise ExperimentError(f"there is no {path}: check the path of the experiment file")
-        return path
+        return [path]
     known: dict[str, Path] = {}
-    for folder in (Path(__file__).parents[1] / _FOLDER, Path(_FOLDER)):
+    for folder in experiment_folders():
         known |= {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+    if name == _FOLDER and known:
+        return list(known.values())
     if name not in known:
+        close = f"{suggestion(name, known)}; " if known else ""
         raise ExperimentError(
-            f"there is no experiment '{name}': {suggestion(name, known) if known else ''} "
-            f"or give the path of a .yaml file"
+            f"there is no experiment '{name}': {close}or give the path of a .yaml file"
         )
-    return known[name]
+    return [known[name]]
+
+
+def experiment_folders() -> list[Path]:
+    """Where experiments by name are looked for; a later folder wins."""
+    here = Path(__file__)
+    packaged, checkout = here.parents[1] / _FOLDER, here.parents[4] / _FOLDER
+    return [packaged if packaged.is_dir() else checkout, Path(_FOLDER)]

@@ -17,16 +17,17 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samt.bench.errors import ResultsError, RunFolderError
+from samt.bench.experiments.curves import to_parquet
 from samt.bench.results import write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
 
 SCHEMA = 1
 STATUSES = ("finished", "diverged", "failed", "timed-out", "killed")
@@ -42,6 +43,8 @@ class Store:
         location: a folder, or any URL that fsspec knows (`s3://…`, `gs://…`, `memory://…`).
 
     Attributes:
+        location: the same, for any process of this machine.
+        local: the folder, or None.
         damaged: files that could not be read, with the reason; filled while reading.
 
     Raises:
@@ -63,10 +66,17 @@ class Store:
         protocols = self._fs.protocol
         protocols = (protocols,) if isinstance(protocols, str) else protocols
         self.local: Path | None = Path(self._root) if "file" in protocols else None
+        if self.local is not None:
+            self.location = self._root  # absolute, for processes that run elsewhere
 
     def summaries(self) -> dict[str, dict[str, Any]]:
         """The summary of every cell that has a result, by identity."""
         return self._read_all("cells", _is_summary)
+
+    def identities(self) -> set[str]:
+        """Identities of the cells that have a result; read from the names of files alone."""
+        stems = {path.rsplit("/", 1)[-1].removesuffix(".json") for path in self._list("cells")}
+        return {stem for stem in stems if _IDENTITY.fullmatch(stem)}
 
     def summary(self, identity: str) -> dict[str, Any] | None:
         """The summary of one cell; None if it has no result, or a damaged one."""
@@ -99,17 +109,22 @@ class Store:
         Args:
             identity: of the cell.
             summary: as in docs/results.md; the schema number is added here.
-            curve: rows of `curve_table`.
+            curve: rows, with the columns of `curve_schema`.
         """
         self._write(
-            self._path("curves", f"{_checked(identity)}.parquet"), _parquet(identity, curve)
+            self._path("curves", f"{_checked(identity)}.parquet"),
+            to_parquet(identity, curve, SCHEMA),
         )
         record = {"schema": SCHEMA, "identity": identity, **summary}
         self._write(self._path("cells", f"{identity}.json"), as_json(record))
 
+    def retract(self, identity: str) -> None:
+        """Remove the summary of a cell that is tried again; a checkpoint stays."""
+        self._remove(self._path("cells", f"{_checked(identity)}.json"))
+
     def remove(self, identity: str) -> None:
         """Forget everything about a cell; the summary goes first."""
-        self._remove(self._path("cells", f"{_checked(identity)}.json"))
+        self.retract(identity)
         self._remove(self._path("curves", f"{identity}.parquet"))
         self.release(identity)
 
@@ -129,8 +144,27 @@ class Store:
             note: what the live view shows; host, process and time are added here.
         """
         note = {"host": socket.gethostname(), "pid": os.getpid(), "time": time.time(), **note}
-        path = self._path("running", f"{_checked(identity)}.json")
-        self._write(path, as_json(note), durable=False)
+        self._write(self._note(identity), as_json(note), durable=False)
+
+    def claim(self, identity: str, note: Mapping[str, Any]) -> bool:
+        """Take a cell, so that no other runner works on it.
+
+        In a folder two runners never get the same cell. An object store has no lock: there both
+        may compute it, and one of two equal results stays.
+
+        Args:
+            identity: of the cell.
+            note: as in `beat`.
+
+        Returns:
+            False if somebody works on it already.
+        """
+        with self._locked():
+            current = self._read_json(self._note(identity), _is_note)
+            if current is not None and _is_alive(current, _FRESH):
+                return False
+            self.beat(identity, note)
+            return True
 
     def running(self, within: float = _FRESH) -> dict[str, dict[str, Any]]:
         """Cells that somebody is working on.
@@ -142,12 +176,12 @@ class Store:
         Returns:
             The last note of each, by identity.
         """
-        notes = self._read_all("running", lambda note: "time" in note)
+        notes = self._read_all("running", _is_note)
         return {identity: note for identity, note in notes.items() if _is_alive(note, within)}
 
     def rest(self, identity: str) -> None:
         """Take the heartbeat away: nobody works on the cell any more."""
-        self._remove(self._path("running", f"{_checked(identity)}.json"))
+        self._remove(self._note(identity))
 
     def release(self, identity: str) -> None:
         """Take heartbeat and checkpoint away: the cell is done."""
@@ -156,14 +190,15 @@ class Store:
 
     def experiments(self) -> dict[str, dict[str, Any]]:
         """What `save_experiment` wrote, by name."""
-        return self._read_all("experiments", lambda record: "cells" in record, _NAME)
+        return self._read_all("experiments", _is_experiment, _NAME)
+
+    def experiment(self, name: str) -> dict[str, Any] | None:
+        """What `save_experiment` wrote about one of them, or None."""
+        return self._read_json(self._experiment(name), _is_experiment)
 
     def save_experiment(self, name: str, record: Mapping[str, Any]) -> None:
         """Write which cells an experiment consists of."""
-        if not _NAME.fullmatch(name):
-            raise ResultsError(f"experiment '{name}' has no name that a file can have: rename it")
-        path = self._path("experiments", f"{name}.json")
-        self._write(path, as_json({"schema": SCHEMA, **record}))
+        self._write(self._experiment(name), as_json({"schema": SCHEMA, **record}))
 
     def leftovers(self, older: float = 3600.0) -> list[str]:
         """Files that nothing needs: of writes that were killed, and of cells that are done.
@@ -195,6 +230,34 @@ class Store:
     def delete(self, path: str) -> None:
         """Delete one of `leftovers`."""
         self._remove(path)
+
+    def _note(self, identity: str) -> str:
+        return self._path("running", f"{_checked(identity)}.json")
+
+    def _experiment(self, name: str) -> str:
+        if not _NAME.fullmatch(name):
+            raise ResultsError(f"experiment '{name}' has no name that a file can have: rename it")
+        return self._path("experiments", f"{name}.json")
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One process at a time, in a folder; the lock ends with the process that holds it."""
+        if self.local is None:
+            yield
+            return
+        import fcntl
+
+        path = self.local / "running" / ".lock"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("a")
+        except OSError as error:
+            raise ResultsError(
+                f"cannot write {path} ({error.strerror}): choose another --results"
+            ) from error
+        with file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def _continues(self, identity: str) -> bool:
         summary = self.summary(identity)
@@ -286,6 +349,14 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def _is_note(record: Mapping[str, Any]) -> bool:
+    return isinstance(record.get("time"), int | float)
+
+
+def _is_experiment(record: Mapping[str, Any]) -> bool:
+    return record.get("schema") == SCHEMA and isinstance(record.get("cells"), list)
+
+
 def _is_summary(record: Mapping[str, Any]) -> bool:
     known = record.get("schema") == SCHEMA and record.get("status") in STATUSES
     return known and isinstance(record.get("cell"), dict)
@@ -298,7 +369,7 @@ def _checked(identity: str) -> str:
 
 
 def _is_alive(note: Mapping[str, Any], within: float) -> bool:
-    if not isinstance(note["time"], int | float) or abs(time.time() - note["time"]) > within:
+    if abs(time.time() - note["time"]) > within:
         return False
     if note.get("host") != socket.gethostname() or not isinstance(note.get("pid"), int):
         return True
@@ -309,40 +380,3 @@ def _is_alive(note: Mapping[str, Any], within: float) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def curve_schema() -> pa.Schema:
-    """Columns of every curve: equal in all files, so that a folder of them reads as one table."""
-    import pyarrow as pa
-
-    numbers = (
-        "epoch updates train_loss batch_loss validation_loss validation_metric test_loss "
-        "test_metric seconds"
-    )
-    return pa.schema(
-        [
-            ("cell", pa.string()),
-            ("step", pa.int64()),
-            *((name, pa.float64()) for name in numbers.split()),
-            ("forward_passes", pa.int64()),
-            ("backward_passes", pa.int64()),
-            ("step_sizes", pa.map_(pa.string(), pa.float64())),
-        ]
-    )
-
-
-def _parquet(identity: str, curve: Sequence[Mapping[str, Any]]) -> bytes:
-    import io
-
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    rows = [
-        {**row, "cell": identity, "step_sizes": list(row.get("step_sizes", {}).items())}
-        for row in curve
-    ]
-    table = pa.Table.from_pylist(rows, schema=curve_schema())
-    table = table.replace_schema_metadata({"samt_schema": str(SCHEMA)})
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer)
-    return buffer.getvalue()

@@ -6,9 +6,7 @@ import contextlib
 import io
 import math
 import os
-import platform
 import signal
-import socket
 import sys
 import threading
 import time
@@ -16,22 +14,25 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
-from functools import cache
-from pathlib import Path
-from typing import Any
+from functools import lru_cache
+from typing import Any, Literal
 
 import torch
 
-import samt
+from samt.bench.data import Dataset
 from samt.bench.errors import DataError, UserError
-from samt.bench.experiments.cells import Cell
+from samt.bench.experiments.cells import Cell, Source
+from samt.bench.experiments.environment import machine, versions
 from samt.bench.experiments.store import Store
+from samt.bench.experiments.tensorboard import Events
 from samt.bench.results import EpochMetrics
 from samt.bench.training import Trainer
 from samt.errors import SAMTError
 
+STOPPED = 75  # exit code of a cell that was told to stop and can go on later
 _BEAT = 1.0  # seconds
-_CHECKPOINT = 30.0
+_SNAPSHOT = 1.0  # between two snapshots in memory
+_CHECKPOINT = 30.0  # between two of them on disk
 _FOREVER = 1 << 62
 # Of the last row of the curve into the summary.
 _LAST = (
@@ -40,22 +41,35 @@ _LAST = (
 )
 
 
-def main(job: Mapping[str, Any]) -> None:
+def main(job: Mapping[str, Any]) -> int:
     """Run a cell and write its result. The process belongs to this cell alone.
 
     Args:
         job: `Cell.as_job()`, with the keys `store`, `experiment`, `timeout`, `attempt`, `commit`,
             `jobs` and `tensorboard`.
+
+    Returns:
+        Exit code: 0 if the cell has a result, `STOPPED` if SIGTERM came before.
     """
-    # The supervisor decides what Ctrl-C in the terminal means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     cell, store = Cell.from_job(job), Store(job["store"])
     run = CellRun(cell, store, job)
+    # Ctrl-C in the terminal is for the runner, which tells its cells.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: run.stop())
     with Heartbeat(store, cell.identity, run.note):
         try:
-            run.execute()
+            return run.execute()
         except Exception as error:
             run.fail(error)
+            return 0
+
+
+@lru_cache(maxsize=2)
+def load(source: Source) -> Dataset:
+    """The data of a cell, with their checksum; kept for the next cell that uses them."""
+    data = source.load()
+    assert data.fingerprint
+    return data
 
 
 class Heartbeat:
@@ -102,46 +116,56 @@ class CellRun:
 
     def __init__(self, cell: Cell, store: Store, job: Mapping[str, Any]) -> None:
         self.cell, self.store, self.job = cell, store, job
+        self.attempt = int(job["attempt"])
         self.rows: list[dict[str, Any]] = []
-        self.note: dict[str, Any] = {"name": cell.name, "attempt": job["attempt"], "share": 0.0}
+        self.note: dict[str, Any] = {"name": cell.name, "attempt": self.attempt, "share": 0.0}
         self._started = datetime.now(UTC)
         self._clock = time.monotonic()
         self._earlier = 0.0  # seconds of attempts before this one
+        self._stopped = False
+        self._snapshot_bytes = b""
+        self._snapshot_at = self._written_at = self._clock
+        self._events = Events(cell, job["tensorboard"])
         self._metric = ""
         self._task = ""
 
+    def stop(self) -> None:
+        """Ask the run to end after the current step, so that it can go on later."""
+        self._stopped = True
+
     @property
     def _wall(self) -> float:
-        return time.monotonic() - self._clock
+        return self._earlier + time.monotonic() - self._clock
 
-    def execute(self) -> None:
-        """Train to the end of the budget, and write the result."""
+    def execute(self) -> int:
+        """Train to the end of the budget, and write the result; returns the exit code."""
         cell = self.cell
         torch.set_num_threads(cell.threads)
-        data = cell.source.load()
+        data = load(cell.source)
         if data.fingerprint != cell.data_sha256:
             raise DataError(f"{cell.source.name} is not the same on this machine: copy the files")
         self._metric, self._task = data.metric, data.task
-        trainer = Trainer(cell.settings, data)
+        trainer, step = self._resumed(data)
         budget = _Budget(cell, trainer)
-        step = self._resume(trainer)
-        saved = time.monotonic()
-        status = self._measure(trainer, step, math.nan) if not self.rows else "running"
-        while status == "running" and step < budget.steps:
+        status = "running" if self.rows else self._measure(trainer, step, math.nan)
+        while status == "running" and step < budget.steps and not budget.is_spent():
             stop = min((step // budget.every + 1) * budget.every, budget.steps)
-            step, loss = trainer.train(
+            reached, loss = trainer.train(
                 step, stop, self._reporter(step, budget), self._until(budget)
             )
-            if self._is_late():
+            if self._stopped or self._is_late():
+                # The steps since the last evaluation are taken again, so that the mean loss over
+                # them is that of an undisturbed run.
+                self._write_checkpoint()
+                if self._stopped:
+                    return STOPPED
                 status = "timed-out"
                 break
+            step = reached
             status = self._measure(trainer, step, loss)
-            if budget.is_spent():
-                break
-            if status == "running" and time.monotonic() - saved > _CHECKPOINT:
-                self._checkpoint(trainer, step)
-                saved = time.monotonic()
+            self._snapshot(trainer, step)
         self._finish("finished" if status == "running" else status)
+        return 0
 
     def fail(self, error: Exception) -> None:
         """Write what went wrong."""
@@ -151,11 +175,16 @@ class CellRun:
         message = line if expected else f"{type(error).__name__}: {line}"
         self._finish("failed", error=message[:1000], traceback=trace)
 
+    def give_up(self, status: Literal["killed", "timed-out"], error: str) -> None:
+        """Write what became of a cell whose process could not write it."""
+        self._finish(status, error=error)
+        self.store.rest(self.cell.identity)
+
     def _is_late(self) -> bool:
         return self.job["timeout"] is not None and self._wall > self.job["timeout"]
 
     def _until(self, budget: _Budget) -> Callable[[], bool]:
-        return lambda: budget.is_spent() or self._is_late()
+        return lambda: self._stopped or budget.is_spent() or self._is_late()
 
     def _reporter(self, start: int, budget: _Budget) -> Callable[..., None]:
         def report(steps: int, loss: float, step_sizes: dict[str, float]) -> None:
@@ -170,6 +199,7 @@ class CellRun:
         seen = trainer.measure(math.ceil(epoch), loss)
         self.rows.append(self._row(seen, step, epoch, trainer.method.updates_per_step))
         self.note["metric"] = f"{self._metric} {seen.test_metric:.4g}"
+        self._events.add(self.rows[-1], self._metric)
         finite = math.isfinite(seen.train_loss) and math.isfinite(seen.test_loss)
         return "running" if finite else "diverged"
 
@@ -189,40 +219,52 @@ class CellRun:
             f"{other}_metric": math.nan,
         }
 
-    def _checkpoint(self, trainer: Trainer, step: int) -> None:
+    def _snapshot(self, trainer: Trainer, step: int) -> None:
+        now = time.monotonic()
+        if now - self._snapshot_at < _SNAPSHOT:
+            return
         buffer = io.BytesIO()
         content = {
             **trainer.state_dict(),
             "seconds": trainer.seconds,
             "step": step,
             "rows": self.rows,
-            "wall": self._earlier + self._wall,
+            "wall": self._wall,
         }
         torch.save(content, buffer)
-        self.store.save_checkpoint(self.cell.identity, buffer.getvalue())
+        self._snapshot_bytes, self._snapshot_at = buffer.getvalue(), now
+        if now - self._written_at > _CHECKPOINT:
+            self._write_checkpoint()
 
-    def _resume(self, trainer: Trainer) -> int:
-        """Continue from the checkpoint if there is a good one; returns the steps that are done."""
+    def _write_checkpoint(self) -> None:
+        if self._snapshot_bytes:
+            self.store.save_checkpoint(self.cell.identity, self._snapshot_bytes)
+            self._snapshot_bytes, self._written_at = b"", time.monotonic()
+
+    def _resumed(self, data: Dataset) -> tuple[Trainer, int]:
+        """A trainer, and the steps that it has taken: those of the checkpoint, if there is one."""
+        trainer = Trainer(self.cell.settings, data)
         content = self.store.checkpoint(self.cell.identity)
         if content is None:
-            return 0
+            return trainer, 0
         try:
             saved = torch.load(io.BytesIO(content), weights_only=True)
             trainer.load_state_dict(saved, saved["seconds"])
-            self.rows, self._earlier = saved["rows"], saved["wall"]
-            return int(saved["step"])
-        except Exception as error:  # what a damaged file makes the unpickler raise has no class
-            raise DataError(
-                f"the checkpoint of cell {self.cell.identity} is damaged: delete it with samt "
-                f"results prune --status failed"
-            ) from error
+            rows, wall, step = saved["rows"], float(saved["wall"]), int(saved["step"])
+        except Exception:  # what a damaged file makes the unpickler raise has no common class
+            return Trainer(self.cell.settings, data), 0  # the whole cell again costs only time
+        self.rows, self._earlier = rows, wall
+        return trainer, step
 
     def _finish(self, status: str, **more: Any) -> None:
         self.store.save(self.cell.identity, self.summary(status, **more), self.rows)
-        if status != "timed-out":
+        if status not in ("timed-out", "killed"):
             self.store.release(self.cell.identity)
+        self._events.close()
 
-    def summary(self, status: str, error: str | None = None, **more: Any) -> dict[str, Any]:
+    def summary(
+        self, status: str, error: str | None = None, traceback: str | None = None
+    ) -> dict[str, Any]:
         """What the JSON file of the cell holds."""
         last = self.rows[-1] if self.rows else {}
         numbers = {name: last.get(name) for name in _LAST}
@@ -240,15 +282,15 @@ class CellRun:
             "tuned": self.cell.tuned,
             "status": status,
             "error": error,
-            **more,
+            "traceback": traceback,
             "task": self._task,
             "metric": self._metric,
             "steps": last.get("step"),
             "epochs": numbers.pop("epoch"),
             **numbers,
-            "wall_seconds": self._earlier + self._wall,
+            "wall_seconds": self._wall,
             "started": self._started.isoformat(timespec="seconds"),
-            "attempts": self.job["attempt"],
+            "attempts": self.attempt,
             "machine": {**machine(self.cell.device), "jobs": self.job["jobs"]},
             "versions": versions(),
             "commit": self.job["commit"],
@@ -284,40 +326,7 @@ class _Budget:
         return self._trainer.seconds_so_far() / self._budget["seconds"]
 
 
-def machine(device: str) -> dict[str, Any]:
-    """What the numbers of seconds were measured on."""
-    cuda = device.startswith("cuda")
-    return {
-        "host": socket.gethostname(),
-        "platform": platform.platform(),
-        "cpu": _processor(),
-        "cores": os.cpu_count(),
-        "device": torch.cuda.get_device_name(device) if cuda else device,
-    }
-
-
-@cache
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
-    except (OSError, StopIteration):
-        return platform.processor()
-
-
-def versions() -> dict[str, str]:
-    """Of what computes."""
-    import numpy as np
-
-    return {
-        "samt": samt.__version__,
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
-
-
 if __name__ == "__main__":
     import json
 
-    main(json.load(sys.stdin))
+    sys.exit(main(json.load(sys.stdin)))

@@ -1,0 +1,212 @@
+"""The command `samt run`."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from samt.bench import data as datasets
+from samt.bench.errors import ExperimentError
+from samt.bench.experiments.backends import default_jobs
+from samt.bench.experiments.grid import Machine
+from samt.bench.experiments.runner import Options, Plan, Runner
+from samt.bench.experiments.spec import load_experiment, locate
+from samt.bench.experiments.store import Store
+from samt.bench.experiments.supervisor import interrupt
+from samt.bench.experiments.tensorboard import check_tensorboard
+from samt.bench.report.live import watch_cells
+from samt.bench.settings import torch_device
+
+UNFINISHED, INTERRUPTED = 1, 130
+console = Console()
+
+_Names = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="FILE|NAME...",
+        help="Experiment files, names of those in the folder [bold]paper[/], or "
+        "[bold]paper[/] for all of these.",
+        show_default=False,
+    ),
+]
+_Results = Annotated[
+    str,
+    typer.Option(
+        "--results",
+        help="Folder of the results, or a URL of an object store (s3://bucket/folder).",
+        envvar="SAMT_RESULTS",
+    ),
+]
+_Only = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--only",
+        metavar="KEY=PATTERN",
+        help="Run a part: data, model, width, method or seed, for example method=samt*. "
+        "May be repeated.",
+        show_default=False,
+    ),
+]
+
+
+def run(
+    names: _Names,
+    results: _Results = "results",
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            "--profile", help="Profile of the file, for example smoke.", show_default=False
+        ),
+    ] = None,
+    only: _Only = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "--jobs", min=1, help="Cells at a time; by default as many as fit.", show_default=False
+        ),
+    ] = None,
+    threads: Annotated[
+        int, typer.Option("--threads", min=1, help="Threads of torch in each cell.")
+    ] = 1,
+    device: Annotated[
+        str, typer.Option("--device", help="cpu, cuda or auto; it is part of what a cell is.")
+    ] = "cpu",
+    backend: Annotated[
+        Literal["local", "ray", "dask"],
+        typer.Option("--backend", help="This machine, or a cluster by joblib's own backends."),
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address",
+            help="Of a running Ray or Dask cluster; without it one is started here.",
+            show_default=False,
+        ),
+    ] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--data-dir",
+            help="Folder of the data sets; without it, a folder of its own in the user's cache.",
+            envvar="SAMT_DATA_DIR",
+            show_default=False,
+        ),
+    ] = None,
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option(
+            "--tensorboard", help="Folder for TensorBoard: curves of each cell.", show_default=False
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show which cells would run, and run none.")
+    ] = False,
+) -> int:
+    """Run experiments: every cell that has no result yet.
+
+    A cell is one training run: data, network, method, options, seed, budget. Its result is kept
+    under a checksum of all that, of the data and of the method's code. So the same command again
+    runs only what is missing, after a crash, a kill or Ctrl-C too; several runners may share the
+    results. What failed or was killed is tried again; what diverged is a result.
+
+    Examples:
+
+      samt run smoke
+
+      samt run paper/table2.yaml --data-dir ~/data --only data=mnist --only width=300 --jobs 4
+
+      samt run table2 --backend ray --address auto --results s3://bucket/samt
+    """
+    if tensorboard is not None:
+        check_tensorboard()
+    store = Store(results)
+    machine = Machine(str(torch_device(device)), threads, data_dir or datasets.default_data_dir())
+    with console.status("reading the data") if console.is_terminal else _Nothing():
+        plans = _plans(names, profile, machine, only or [])
+    for plan in plans:
+        for reason in plan.absent.values():
+            _print(f"{plan.experiment.name}: left out: {reason}")
+    if backend == "local" and jobs is None:
+        jobs = default_jobs(threads)
+    runner = Runner(plans, store, Options(backend, jobs, threads, address, tensorboard))
+    if dry_run:
+        return _show(runner)
+    previous = [signal.signal(one, interrupt) for one in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        with watch_cells(console, store, jobs) as board:
+            runner.on_cells = board.cells
+            complete = runner.execute()
+    finally:
+        for one, handler in zip((signal.SIGINT, signal.SIGTERM), previous, strict=True):
+            signal.signal(one, handler)
+    if not complete:
+        command = shlex.join(["samt", *sys.argv[1:]])
+        sys.stderr.write(f"samt: stopped; what is finished is kept, go on with: {command}\n")
+        return INTERRUPTED
+    return _conclude(runner, results)
+
+
+class _Nothing:
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *exception: object) -> None: ...
+
+
+def _plans(
+    names: Sequence[str], profile: str | None, machine: Machine, only: Sequence[str]
+) -> list[Plan]:
+    plans: list[Plan] = []
+    for path in dict.fromkeys(path for name in names for path in locate(name)):
+        experiment = load_experiment(path, profile)
+        if any(plan.experiment.name == experiment.name for plan in plans):
+            raise ExperimentError(f"{path}: another experiment is called {experiment.name}, too")
+        plans.append(Plan.of(experiment, path, profile, machine, only))
+    return plans
+
+
+def _show(runner: Runner) -> int:
+    """Say what would run."""
+    pending = runner.pending()
+    cells = runner.cells()
+    for identity, cell in cells.items():
+        state = "to run" if identity in pending else "there"
+        _print(f"{identity}  {state:6}  {cell.name}")
+    _print(f"{len(cells)} cells, {len(pending)} to run")
+    undecided = runner.undecided()
+    if undecided:
+        _print(f"more when their options are chosen: {', '.join(undecided)}")
+    return 0
+
+
+def _conclude(runner: Runner, results: str) -> int:
+    cells = runner.cells()
+    bad = 0
+    counts: dict[str, int] = {}
+    for identity in cells:
+        summary = runner.store.summary(identity)
+        status = "missing" if summary is None else str(summary["status"])
+        counts[status] = counts.get(status, 0) + 1
+        if summary is not None and status in ("failed", "killed", "timed-out"):
+            bad += 1
+            if bad <= 3:
+                _print(f"{status}  {cells[identity].name}  {summary['error'] or ''}".rstrip())
+    undecided = runner.undecided()
+    if undecided:
+        _print(f"options could not be chosen, since a run for that failed: {', '.join(undecided)}")
+    names = " ".join(plan.experiment.name for plan in runner.plans)
+    _print(
+        f"{', '.join(f'{number} {status}' for status, number in sorted(counts.items()))}: "
+        f"samt results show {names} --results {results}"
+    )
+    return UNFINISHED if bad or undecided or "missing" in counts else 0
+
+
+def _print(line: str) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
