@@ -12,6 +12,7 @@ from samt.baselines import BCD, DLADMM, MDLAM, ScaledADMM
 from samt.baselines.hypergradient import RULES
 from samt.baselines.layerwise import LayerwiseSolver
 from samt.bench.errors import SettingsError
+from samt.bench.schedules import SCHEDULES
 from samt.errors import suggestion
 
 Value: TypeAlias = str | float | int | bool | None
@@ -215,6 +216,8 @@ def _hypergradient_options(lr: float, hypergrad_lr: float) -> dict[str, Option]:
     }
 
 
+_SCHEDULE = {"schedule": Option("constant", _choice(*SCHEDULES))}
+
 # The defaults are those of the constructors in samt; tests compare them.
 METHOD_OPTIONS: dict[str, dict[str, Option]] = {
     "samt": {
@@ -233,12 +236,14 @@ METHOD_OPTIONS: dict[str, dict[str, Option]] = {
         "weight_decay": Option(0.0, _not_negative),
         "max_grad_norm": Option(None, _or_none(_positive)),
         "blocks": Option(None, _or_none(_count)),
+        **_SCHEDULE,
     },
     "sgd": {
         "lr": Option(0.1, _step_size),
         "momentum": Option(0.0, _beta),
         "nesterov": Option(False, _flag),
         "weight_decay": Option(0.0, _not_negative),
+        **_SCHEDULE,
     },
     "adam": {
         "lr": Option(1e-3, _step_size),
@@ -246,6 +251,7 @@ METHOD_OPTIONS: dict[str, dict[str, Option]] = {
         "beta2": Option(0.999, _beta),
         "eps": Option(1e-8, _positive),
         "weight_decay": Option(0.0, _not_negative),
+        **_SCHEDULE,
     },
     "sgd-hd": {**_hypergradient_options(1e-3, 1e-3), "momentum": Option(0.0, _beta)},
     "sgdn-hd": {**_hypergradient_options(1e-3, 1e-3), "momentum": Option(0.9, _beta)},
@@ -262,6 +268,7 @@ METHOD_OPTIONS: dict[str, dict[str, Option]] = {
         "order": Option("reverse", _choice("reverse", "forward")),
         "fresh_batches": Option(False, _flag),
         "blocks": Option(None, _or_none(_count)),
+        **_SCHEDULE,
     },
     **{name: _solver_options(solver) for name, solver in SOLVERS.items()},
 }

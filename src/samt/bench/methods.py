@@ -14,6 +14,7 @@ import samt
 from samt.baselines import SGDHD, AdamHD, Dante, SGDNesterovHD
 from samt.bench.errors import SettingsError
 from samt.bench.method_specs import SOLVERS, MethodSpec
+from samt.bench.schedules import SCHEDULES
 
 Batch: TypeAlias = tuple[Tensor, Tensor]
 LossFunction: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -53,6 +54,14 @@ class Method(ABC):
             The loss before the step, detached.
         """
 
+    @abstractmethod
+    def anneal(self, share: float) -> None:
+        """Set the step size for a moment of the budget.
+
+        Args:
+            share: of the budget that is used up, from 0 to 1.
+        """
+
     @property
     @abstractmethod
     def passes(self) -> tuple[int, int]:
@@ -83,12 +92,44 @@ class Method(ABC):
         """Continue from `state_dict()`."""
 
 
-class SamtMethod(Method):
-    """SAMT, or what is built on it."""
+class OptimizerMethod(Method):
+    """A method with an optimizer, whose `lr` may follow a schedule.
 
-    def __init__(self, model: nn.Module, loss_fn: LossFunction, optimizer: samt.SAMT) -> None:
+    Args:
+        model: the network.
+        loss_fn: maps (outputs, targets) to a scalar loss.
+        optimizer: of the model's parameters.
+        schedule: a key of `SCHEDULES`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_fn: LossFunction,
+        optimizer: torch.optim.Optimizer,
+        schedule: str = "constant",
+    ) -> None:
         super().__init__(model, loss_fn)
+        self._schedule = schedule
         self.optimizer = optimizer
+        self._lr = [group["lr"] for group in optimizer.param_groups]
+
+    def anneal(self, share: float) -> None:
+        if self._schedule == "constant":
+            return  # the method may change it, or a state that was loaded
+        for group, lr in zip(self.optimizer.param_groups, self._lr, strict=True):
+            group["lr"] = lr * SCHEDULES[self._schedule](share)
+
+
+class SamtMethod(OptimizerMethod):
+    """SAMT, or what is built on it; arguments as of `OptimizerMethod`."""
+
+    optimizer: samt.SAMT
+
+    def __init__(
+        self, model: nn.Module, loss_fn: LossFunction, optimizer: samt.SAMT, schedule: str
+    ) -> None:
+        super().__init__(model, loss_fn, optimizer, schedule)
         self._fresh = optimizer.defaults["meta_batch"] == "fresh"
         self._names = [str(group["name"]) for group in optimizer.param_groups]
         defaults = optimizer.defaults
@@ -138,15 +179,10 @@ class SamtMethod(Method):
         self.optimizer.load_state_dict(state_dict)
 
 
-class GradientMethod(Method):
+class GradientMethod(OptimizerMethod):
     """An optimizer of torch that needs one forward and one backward pass for each step."""
 
-    def __init__(
-        self, model: nn.Module, loss_fn: LossFunction, optimizer: torch.optim.Optimizer
-    ) -> None:
-        super().__init__(model, loss_fn)
-        self.optimizer = optimizer
-        self._steps = 0
+    _steps = 0
 
     def step(self, batch: Batch, following: Callable[[], Batch]) -> Tensor:
         inputs, targets = batch
@@ -226,6 +262,9 @@ class SolverMethod(Method):
             layer.weight.copy_(weight)
             layer.bias.copy_(bias)
 
+    def anneal(self, share: float) -> None:
+        pass
+
     @property
     def passes(self) -> tuple[int, int]:
         return 0, 0
@@ -273,11 +312,12 @@ def build(
         raise SettingsError("nesterov=true needs momentum: add momentum=0.9")
     # For SGD and Adam groups of one module each change no number; tables and plots name them.
     groups = samt.blocks(model, options.pop("blocks", None))
+    schedule = options.pop("schedule", "constant")
     if spec.name == "samt":
-        return SamtMethod(model, loss_fn, samt.SAMT(groups, **options, seed=seed))
+        return SamtMethod(model, loss_fn, samt.SAMT(groups, **options, seed=seed), schedule)
     if spec.name == "dante":
-        return SamtMethod(model, loss_fn, Dante(groups, **options))
-    return GradientMethod(model, loss_fn, _OPTIMIZERS[spec.name](groups, **options))
+        return SamtMethod(model, loss_fn, Dante(groups, **options), schedule)
+    return GradientMethod(model, loss_fn, _OPTIMIZERS[spec.name](groups, **options), schedule)
 
 
 _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {

@@ -95,6 +95,7 @@ def as_record(settings: Settings, data: Dataset) -> dict[str, Any]:
     Returns:
         Plain dicts, lists, numbers and strings.
     """
+    scheduled = settings.method.options.get("schedule", "constant") != "constant"
     return {
         "method": settings.method.name,
         "options": dict(settings.method.options),
@@ -109,6 +110,8 @@ def as_record(settings: Settings, data: Dataset) -> dict[str, Any]:
         "device": settings.device,
         "threads": settings.threads,
         "epochs": settings.epochs,
+        # A schedule ends with the budget: then the epochs make the run what it is.
+        "horizon": settings.epochs if scheduled else None,
         "data_dir": None if settings.data_dir is None else str(settings.data_dir),
         "given": dict(settings.method.given),
         "versions": {

@@ -31,6 +31,10 @@ class Trainer:
     Args:
         settings: of the run; device and threads are already decided.
         data: the data set, on any device.
+
+    Attributes:
+        share: of the budget that is used up after some steps, from 0 to 1; for schedules. By
+            default the budget are the epochs of the settings.
     """
 
     def __init__(self, settings: Settings, data: Dataset) -> None:
@@ -52,6 +56,8 @@ class Trainer:
         )
         if self.method.full_batch:
             self.batch_size = len(inputs)
+        steps = settings.epochs * self.steps_per_epoch
+        self.share: Callable[[int], float] = lambda step: min(1.0, step / max(1, steps))
 
     @property
     def steps_per_epoch(self) -> int:
@@ -112,6 +118,7 @@ class Trainer:
                 epoch, index = divmod(step, self.steps_per_epoch)
                 if not order or index == 0:
                     order = self.batch_order(epoch + 1)
+                self.method.anneal(self.share(step))
                 following = partial(self.data.train.take, order[(index + 1) % len(order)])
                 loss = self.method.step(self._batch(order[index]), following)
                 # Stays on the device: reading it here would stop a GPU at every step.

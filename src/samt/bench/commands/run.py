@@ -105,6 +105,9 @@ def run(
             "--tensorboard", help="Folder for TensorBoard: curves of each cell.", show_default=False
         ),
     ] = None,
+    checkpoint: Annotated[
+        float, typer.Option("--checkpoint", min=0, help="Seconds between checkpoints of a cell.")
+    ] = 30.0,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show which cells would run, and run none.")
     ] = False,
@@ -135,7 +138,8 @@ def run(
             _print(f"{plan.experiment.name}: left out: {reason}")
     if backend == "local" and jobs is None:
         jobs = default_jobs(threads)
-    runner = Runner(plans, store, Options(backend, jobs, threads, address, tensorboard))
+    options = Options(backend, jobs, threads, address, tensorboard, checkpoint)
+    runner = Runner(plans, store, options)
     if dry_run:
         return _show(runner)
     previous = [signal.signal(one, interrupt) for one in (signal.SIGINT, signal.SIGTERM)]

@@ -16,7 +16,7 @@ from samt.bench.method_specs import SOLVERS
 
 _PACKAGE = Path(samt.__file__).parent
 # The loop, the networks, and how a method is built from its options.
-_BENCH = ("bench/training.py", "bench/models.py", "bench/methods.py")
+_BENCH = ("bench/training.py", "bench/models.py", "bench/methods.py", "bench/schedules.py")
 _MODULES = {
     "samt": "optimizer.py",
     "dante": "baselines/dante.py",

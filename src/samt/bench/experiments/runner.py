@@ -88,6 +88,7 @@ class Options:
         threads: of torch in each cell.
         address: of a cluster.
         tensorboard: folder for TensorBoard, or None.
+        checkpoint: seconds between two checkpoints of a cell.
     """
 
     backend: Backend = "local"
@@ -95,6 +96,7 @@ class Options:
     threads: int = 1
     address: str | None = None
     tensorboard: Path | None = None
+    checkpoint: float = 30.0
 
 
 @dataclass
@@ -189,6 +191,7 @@ class Runner:
             "store": self.store.location,
             "experiment": plan.experiment.name,
             "timeout": plan.experiment.timeout,
+            "checkpoint": self.options.checkpoint,
             "attempt": 1,
             "commit": commit(),
             "jobs": self.options.jobs,

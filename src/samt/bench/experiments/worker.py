@@ -31,8 +31,7 @@ from samt.errors import SAMTError
 
 STOPPED = 75  # exit code of a cell that was told to stop and can go on later
 _BEAT = 1.0  # seconds
-_SNAPSHOT = 1.0  # between two snapshots in memory
-_CHECKPOINT = 30.0  # between two of them on disk
+_SNAPSHOT = 1.0  # between two snapshots in memory, which are written when the cell must stop
 _FOREVER = 1 << 62
 # Of the last row of the curve into the summary.
 _LAST = (
@@ -45,8 +44,8 @@ def main(job: Mapping[str, Any]) -> int:
     """Run a cell and write its result. The process belongs to this cell alone.
 
     Args:
-        job: `Cell.as_job()`, with the keys `store`, `experiment`, `timeout`, `attempt`, `commit`,
-            `jobs` and `tensorboard`.
+        job: `Cell.as_job()`, with the keys `store`, `experiment`, `timeout`, `checkpoint` (seconds
+            between two of them), `attempt`, `commit`, `jobs` and `tensorboard`.
 
     Returns:
         Exit code: 0 if the cell has a result, `STOPPED` if SIGTERM came before.
@@ -221,7 +220,8 @@ class CellRun:
 
     def _snapshot(self, trainer: Trainer, step: int) -> None:
         now = time.monotonic()
-        if now - self._snapshot_at < _SNAPSHOT:
+        every = self.job["checkpoint"]
+        if now - self._snapshot_at < min(_SNAPSHOT, every):
             return
         buffer = io.BytesIO()
         content = {
@@ -233,7 +233,7 @@ class CellRun:
         }
         torch.save(content, buffer)
         self._snapshot_bytes, self._snapshot_at = buffer.getvalue(), now
-        if now - self._written_at > _CHECKPOINT:
+        if now - self._written_at >= every:
             self._write_checkpoint()
 
     def _write_checkpoint(self) -> None:
@@ -303,6 +303,7 @@ class _Budget:
     def __init__(self, cell: Cell, trainer: Trainer) -> None:
         self._budget, self._trainer = cell.budget, trainer
         self.steps_per_epoch = trainer.steps_per_epoch
+        trainer.share = self.share
         self.every = max(1, round(cell.evaluate * self.steps_per_epoch))
         epochs = cell.budget.get("epochs")
         self.steps = _FOREVER if epochs is None else round(epochs * self.steps_per_epoch)
