@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from samt.bench.comparison import Spread
 from samt.bench.methods import SamtMethod
 from samt.bench.results import EpochMetrics
+from samt.bench.statistics import Spread
 from samt.bench.training import Report, Trainer
 
 from .conftest import Samt, checkpoint, samt_process

@@ -36,8 +36,8 @@ def test_the_options_are_those_of_the_constructor_with_its_defaults(name: str) -
     command_line: dict[str, Any] = {
         name: option.default for name, option in METHOD_OPTIONS[name].items()
     }
-    for name in ("blocks", "schedule"):  # of the command line alone
-        command_line.pop(name, None)
+    for only_here in ("blocks", "schedule"):
+        command_line.pop(only_here, None)
     if "beta1" in command_line:
         command_line["betas"] = command_line.pop("beta1"), command_line.pop("beta2")
     assert command_line == constructor

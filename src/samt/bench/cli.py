@@ -14,6 +14,7 @@ from rich.console import Console
 from samt.bench import data as datasets
 from samt.bench import options as flag
 from samt.bench.commands import data as data_commands
+from samt.bench.commands import results as results_commands
 from samt.bench.commands import run as run_command
 from samt.bench.comparison import Comparison, Result, folder_name, summaries_csv, summary
 from samt.bench.data import Dataset
@@ -36,6 +37,7 @@ app = typer.Typer(
 )
 app.add_typer(data_commands.app, name="data")
 app.command()(run_command.run)
+app.add_typer(results_commands.app, name="results")
 console = Console()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from samt.bench.method_specs import MethodSpec
 from samt.bench.results import Record
 from samt.bench.runs import Run
 from samt.bench.settings import Settings
+from samt.bench.statistics import Spread
 
 
 @dataclass(frozen=True)
@@ -38,22 +38,6 @@ class Result:
         if len(self.records) == 1:
             return "diverged"
         return f"diverged {self.diverged}/{len(self.records)}"
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Mean and standard deviation over seeds. NaN stays NaN: a diverged run is never left out."""
-
-    mean: float
-    deviation: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
-        """Mean and sample standard deviation (NaN for a single value)."""
-        if not all(map(math.isfinite, values)):
-            return cls(math.nan, math.nan)
-        deviation = statistics.stdev(values) if len(values) > 1 else math.nan
-        return cls(statistics.fmean(values), deviation)
 
 
 @dataclass(frozen=True)

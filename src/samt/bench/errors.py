@@ -32,6 +32,10 @@ class ExperimentError(UserError):
     """An experiment file is wrong, or asks for what cannot be done."""
 
 
+class ReportError(UserError):
+    """A report cannot be made or written, or published numbers cannot be read."""
+
+
 class CheckpointError(RunFolderError):
     """A checkpoint is damaged or does not belong to this run."""
 

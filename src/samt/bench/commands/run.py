@@ -19,7 +19,7 @@ from samt.bench.experiments.grid import Machine
 from samt.bench.experiments.runner import Options, Plan, Runner
 from samt.bench.experiments.spec import load_experiment, locate
 from samt.bench.experiments.store import Store
-from samt.bench.experiments.supervisor import interrupt
+from samt.bench.experiments.supervisor import interrupt, nursery
 from samt.bench.experiments.tensorboard import check_tensorboard
 from samt.bench.report.live import watch_cells
 from samt.bench.settings import torch_device
@@ -129,6 +129,8 @@ def run(
     """
     if tensorboard is not None:
         check_tensorboard()
+    if backend == "local" and not dry_run:
+        nursery.warm()
     store = Store(results)
     machine = Machine(str(torch_device(device)), threads, data_dir or datasets.default_data_dir())
     with console.status("reading the data") if console.is_terminal else _Nothing():

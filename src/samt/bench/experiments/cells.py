@@ -169,12 +169,15 @@ class Cell:
 
     @classmethod
     def from_job(cls, job: Mapping[str, Any]) -> Cell:
-        """The cell of `as_job`."""
+        """The cell of `as_job`, under the identity that it has there.
+
+        That would be another one if the files of the code had changed since.
+        """
         record = job["record"]
         data_dir = None if job["data_dir"] is None else Path(job["data_dir"])
         source = Source(job["data"], data_dir, record["split_seed"], record["validation"])
         same = "model dropout batch_size seed device threads budget evaluate data_sha256"
-        return cls(
+        cell = cls(
             label=job["label"],
             spec=parse_spec(job["spec"]),
             source=source,
@@ -182,3 +185,5 @@ class Cell:
             tuned=job["tuned"],
             **{name: record[name] for name in same.split()},
         )
+        cell.__dict__["record"] = dict(record)  # of a cached property
+        return cell

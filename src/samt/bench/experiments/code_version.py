@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 import samt
-from samt.bench.method_specs import SOLVERS
+from samt.bench.method_specs import METHOD_OPTIONS, SOLVERS
 
 _PACKAGE = Path(samt.__file__).parent
 # The loop, the networks, and how a method is built from its options.
@@ -39,17 +39,22 @@ def code_version(method: str) -> str:
     Returns:
         12 hexadecimal digits.
     """
-    if method in SOLVERS:
-        start: Path | None = _path(SOLVERS[method].__module__)
-    else:
-        module = _MODULES[method]
-        start = None if module is None else _PACKAGE / module
-    files = {_PACKAGE / name for name in _BENCH} | (_closure(start) if start else set())
     digest = hashlib.sha256()
-    for path in sorted(files):
+    for path in sorted(_files(method)):
         digest.update(path.relative_to(_PACKAGE).as_posix().encode())
         digest.update(_meaning(path).encode())
     return digest.hexdigest()[:12]
+
+
+def _files(method: str) -> set[Path]:
+    """The source files that a method's numbers depend on."""
+    files = {_PACKAGE / name for name in _BENCH}
+    if "blocks" in METHOD_OPTIONS[method]:
+        files |= _closure(_PACKAGE / "blocks.py")
+    if method in SOLVERS:
+        return files | _closure(_path(SOLVERS[method].__module__))
+    module = _MODULES[method]
+    return files if module is None else files | _closure(_PACKAGE / module)
 
 
 def _closure(start: Path) -> set[Path]:
@@ -94,4 +99,16 @@ def _meaning(path: Path) -> str:
         documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
         if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:] or [ast.Pass()]
-    return ast.unparse(tree)
+    return repr(_plain(tree))
+
+
+def _plain(node: object) -> object:
+    """A tree as lists. What is empty is left out, since versions of Python differ in that."""
+    if isinstance(node, list):
+        return [_plain(one) for one in node]
+    if not isinstance(node, ast.AST):
+        return ascii(node)
+    fields = [
+        (name, _plain(value)) for name, value in ast.iter_fields(node) if value not in (None, [])
+    ]
+    return [type(node).__name__, *fields]

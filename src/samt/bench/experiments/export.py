@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from samt.bench.errors import ResultsError, RunFolderError
 from samt.bench.experiments.curves import curve_schema
-from samt.bench.experiments.store import as_json
+from samt.bench.experiments.records import as_json
 from samt.bench.results import write_atomically
 
 if TYPE_CHECKING:

@@ -23,6 +23,8 @@ _IDENTITY = re.compile(r"[0-9a-f]{16}")
 # Of a cell of which there is no result.
 PENDING = ("running", "missing")
 _TEXT, _WHOLE, _NUMBER = "string", "Int64", "float64"
+# What an experiment's record tells of a cell without a result.
+_PLACE = ("data", "model", "width", "seed")
 # Every column with its type and where it stands in the summary; what has no place is worked out.
 _FIELDS: dict[str, tuple[str, str]] = {
     "identity": (_TEXT, ""),
@@ -92,8 +94,8 @@ def cells_frame(store: Store, experiment: str | None = None) -> pd.DataFrame:
     Args:
         store: where the results lie.
         experiment: name of an experiment. The rows then are its cells, in its order, with its
-            labels; a cell without a result has the status "running" or "missing" and little else,
-            and so has one that is tried again.
+            labels; a cell without a result has the status "running" or "missing", its place in the
+            experiment, and nothing else.
 
     Returns:
         Without an experiment, the cells that have a result, labelled by method and options.
@@ -115,8 +117,10 @@ def cells_frame(store: Store, experiment: str | None = None) -> pd.DataFrame:
         for entry in experiment_record(store, experiment)["cells"]:
             identity = entry["identity"]
             summary = store.summary(identity)
-            row = _row(identity, summary or {}, status_now(summary, identity in alive))
-            rows.append(row | {name: entry[name] for name in ("label", "role")})
+            place: dict[str, Any] = {name: entry[name] for name in ("label", "role")}
+            if summary is None:
+                place |= {name: _typed(entry.get(name), _FIELDS[name][0]) for name in _PLACE}
+            rows.append(_row(identity, summary, status_now(summary, identity in alive)) | place)
             rows[-1]["experiment"] = experiment
     frame = pd.DataFrame(rows, columns=list(_FIELDS), dtype=object)
     return frame.astype({name: kind for name, (kind, _) in _FIELDS.items()})
@@ -239,7 +243,8 @@ def _is_entry(entry: Any) -> bool:
     return bool(_IDENTITY.fullmatch(entry["identity"]))
 
 
-def _row(identity: str, summary: Mapping[str, Any], status: str) -> dict[str, Any]:
+def _row(identity: str, found: Mapping[str, Any] | None, status: str) -> dict[str, Any]:
+    summary = found or {}
     row = {name: _value(summary, path, kind) for name, (kind, path) in _FIELDS.items()}
     cell = summary.get("cell")
     cell = cell if isinstance(cell, dict) else {}
@@ -252,6 +257,9 @@ def _row(identity: str, summary: Mapping[str, Any], status: str) -> dict[str, An
     return row | {
         "identity": identity,
         "status": status,
+        # Empty where an error came before the data were read.
+        "task": row["task"] or None,
+        "metric": row["metric"] or None,
         "width": "-".join(map(str, hidden)) if isinstance(hidden, list) else None,
         "options": _as_text(cell.get("options")),
         "tuned": _as_text(summary.get("tuned")),
@@ -271,8 +279,7 @@ def _value(summary: Mapping[str, Any], path: str, kind: str) -> Any:
 def _typed(value: Any, kind: str) -> Any:
     """The value, or None where a file holds something else than it should."""
     if kind == _TEXT:
-        # An error before the data were read leaves task and metric empty.
-        return value if isinstance(value, str) and value else None
+        return value if isinstance(value, str) else None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     if kind == _NUMBER:

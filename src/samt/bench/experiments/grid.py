@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
@@ -14,7 +14,7 @@ from typing import Any
 from samt.bench.data import short_name
 from samt.bench.errors import DataError, ExperimentError
 from samt.bench.experiments.cells import Cell, Source
-from samt.bench.experiments.spec import Experiment, Method, Scalar, option_text
+from samt.bench.experiments.spec import Experiment, Method, Scalar, option_text, suffix
 from samt.bench.method_specs import MethodSpec
 from samt.bench.models import parse
 
@@ -98,7 +98,7 @@ class Group:
 def _score(summaries: Sequence[Mapping[str, Any]]) -> float:
     """Mean of the validation metric, larger is better; minus infinity if a run diverged."""
     values = [one["validation_metric"] for one in summaries]
-    if any(value is None for value in values):
+    if any(one["status"] == "diverged" for one in summaries) or None in values:
         return -math.inf
     sign = 1 if summaries[0]["metric"] == "accuracy" else -1
     return sign * math.fsum(values) / len(values)
@@ -120,17 +120,17 @@ def groups(
         their groups are left out. The data are read, for their checksums.
 
     Raises:
-        ExperimentError: a method stands twice, nothing is left, or a pattern cannot be read.
+        ExperimentError: nothing is left, or a pattern cannot be read.
         DataError: no data set of the experiment is here.
     """
     patterns = _patterns(only)
     found: list[Group] = []
     absent: dict[str, DataError] = {}
-    variants = list(_variants(experiment.methods))
-    labels = [variant.label for variant in variants]
-    for label in labels:
-        if labels.count(label) > 1:
-            raise ExperimentError(f"{experiment.name}: method '{label}' stands twice: label one")
+    variants = [
+        Variant(label, method, options)
+        for method in experiment.methods
+        for label, options in method.variants()
+    ]
     builder = _Cells(experiment, machine)
     for data, model, width, variant in itertools.product(
         experiment.data, experiment.model, experiment.width, variants
@@ -212,7 +212,7 @@ class _Cells:
         source = self._source(data, seed, tuning)
         budget = (experiment.tuning.budget if tuning else None) or experiment.budget
         return Cell(
-            label=variant.label + (_suffix(chosen) if tuning else ""),
+            label=variant.label + (suffix(chosen) if tuning else ""),
             spec=variant.spec(chosen),
             source=source,
             data_sha256=self._checksum(source),
@@ -227,23 +227,6 @@ class _Cells:
             evaluate=experiment.evaluate,
             tuned=dict(chosen) if variant.method.tune and not tuning else None,
         )
-
-
-def _variants(methods: Sequence[Method]) -> Iterator[Variant]:
-    for method in methods:
-        grid = {name: value for name, value in method.options.items() if isinstance(value, list)}
-        fixed = {name: v for name, v in method.options.items() if not isinstance(v, list)}
-        for values in itertools.product(*grid.values()):
-            varied = dict(zip(grid, values, strict=True))
-            options = {**fixed, **varied}
-            label = method.label or method.spec(fixed).label
-            yield Variant(label + _suffix(varied, ":" not in label), method, options)
-
-
-def _suffix(options: Options, first: bool = True) -> str:
-    """Options as a label shows them, after those that it may have."""
-    text = ",".join(f"{name}={option_text(value)}" for name, value in options.items())
-    return f"{':' if first else ','}{text}" if text else ""
 
 
 def _patterns(only: Sequence[str]) -> dict[str, list[str]]:
@@ -263,7 +246,7 @@ def _is_wanted(
 ) -> bool:
     def agrees(key: str, value: Any) -> bool:
         text = "-".join(map(str, value)) if isinstance(value, list) else option_text(value)
-        return cell[key] == text
+        return cell[key] in (text, short_name(text) if key == "data" else text)
 
     if any(all(agrees(*item) for item in one.items()) for one in experiment.exclude):
         return False

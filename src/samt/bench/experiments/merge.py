@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from samt.bench.errors import ResultsError
@@ -26,13 +26,15 @@ class Merged:
         copied: cells that were not there.
         replaced: cells that had not come to their end here, but there.
         kept: cells that stay as they are here.
-        experiments: records that are new or got more cells.
+        experiments: records that are new or have other cells than before.
+        other: names of experiments that are defined otherwise there; those here stay.
     """
 
     copied: int = 0
     replaced: int = 0
     kept: int = 0
     experiments: int = 0
+    other: list[str] = field(default_factory=list)
 
 
 def merge(source: Store, target: Store) -> Merged:
@@ -62,7 +64,7 @@ def merge(source: Store, target: Store) -> Merged:
         target.save(identity, summary, rows)
         done.replaced += identity in ours
         done.copied += identity not in ours
-    done.experiments = _merge_experiments(source, target)
+    _merge_experiments(source, target, done)
     return done
 
 
@@ -89,18 +91,34 @@ def _rows(curve: pd.DataFrame) -> list[dict[str, Any]]:
     return rows
 
 
-def _merge_experiments(source: Store, target: Store) -> int:
+def _merge_experiments(source: Store, target: Store, done: Merged) -> None:
     """Union of the cells of each experiment; title and labels here win."""
-    changed, ours = 0, target.experiments()
+    ours, summaries = target.experiments(), target.summaries()
+
+    def is_done(entry: Mapping[str, Any]) -> bool:
+        summary = summaries.get(entry["identity"])
+        return summary is not None and summary["status"] in _DONE
+
     for name, theirs in source.experiments().items():
-        own = ours.get(name)
-        if own is None:
-            target.save_experiment(name, theirs)
-            changed += 1
+        own = ours.get(name, {**theirs, "cells": []})
+        if own.get("definition") != theirs.get("definition"):
+            done.other.append(name)
             continue
-        known = {entry["identity"] for entry in entries(own)}
-        more = [entry for entry in entries(theirs) if entry["identity"] not in known]
-        if more:
-            target.save_experiment(name, {**own, "cells": [*entries(own), *more]})
-            changed += 1
-    return changed
+        cells = {_place(entry): entry for entry in entries(own)}
+        for entry in entries(theirs):
+            here = cells.get(_place(entry))
+            if here is None or (is_done(entry) and not is_done(here)):
+                cells[_place(entry)] = entry
+        merged = {**own, "cells": list(cells.values())}
+        if merged != ours.get(name):
+            target.save_experiment(name, merged)
+            done.experiments += 1
+
+
+def _place(entry: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Where a cell stands in its experiment, whatever code and device are."""
+    names = ("role", "label", "data", "model", "width", "seed")
+    # Without a place of its own it is like no other one.
+    return tuple(str(entry[name]) for name in names if name in entry) + (
+        () if "seed" in entry else (entry["identity"],)
+    )

@@ -60,6 +60,11 @@ class Nursery:
         self._children: dict[int, Child] = {}
         self._number = 0
 
+    def warm(self) -> None:
+        """Start the process before it is needed: it takes seconds to import everything."""
+        with self._lock:
+            self._opened()
+
     def start(self, job: Mapping[str, Any]) -> Child:
         """Start the process of a cell.
 
@@ -67,8 +72,7 @@ class Nursery:
             job: as `worker.main` takes it.
         """
         with self._lock:
-            if self._process is None or self._process.poll() is not None:
-                self._open()
+            self._opened()
             self._number += 1
             child = self._children[self._number] = Child(self, self._number)
         self.send({"job": job, "number": child._number})
@@ -91,7 +95,9 @@ class Nursery:
                 process.stdin.close()
             process.wait()
 
-    def _open(self) -> None:
+    def _opened(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            return
         process = self._process = subprocess.Popen(
             [sys.executable, "-m", "samt.bench.experiments.nursery"],
             stdin=subprocess.PIPE,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -17,14 +19,16 @@ from pydantic import (
 )
 
 from samt.bench import models
-from samt.bench.data.registry import find
+from samt.bench.data.registry import find, short_name
 from samt.bench.errors import ExperimentError, UserError
+from samt.bench.experiments.mistakes import explained, field, mistake
 from samt.bench.experiments.yaml_lines import Lines, read_yaml
 from samt.bench.method_specs import MethodSpec, parse_spec
 from samt.errors import suggestion
 
 Scalar: TypeAlias = bool | int | float | str | None
 _FOLDER = "paper"
+_MOST_SEEDS = 10_000
 
 
 def _listed(value: Any) -> Any:
@@ -36,17 +40,30 @@ def _widths(value: Any) -> Any:
 
 
 def _seeds(value: Any) -> Any:
-    return list(range(value)) if isinstance(value, int) and not isinstance(value, bool) else value
+    if isinstance(value, bool) or not isinstance(value, int):
+        return value
+    if not 1 <= value <= _MOST_SEEDS:
+        raise ValueError(f"write how many seeds, from 1 to {_MOST_SEEDS}, or a list of them")
+    return list(range(value))
 
 
+def _line(text: str) -> str:
+    line = " ".join(text.split())
+    if not line.isprintable():
+        raise ValueError("this has characters that cannot be printed: remove them")
+    return line
+
+
+Line: TypeAlias = Annotated[str, AfterValidator(_line)]
 Names: TypeAlias = Annotated[list[str], BeforeValidator(_listed), Field(min_length=1)]
-Width: TypeAlias = Annotated[list[Annotated[int, Field(ge=1)]], Field(max_length=1000)]
+Units: TypeAlias = Annotated[int, Field(ge=1, le=1_000_000)]
+Width: TypeAlias = Annotated[list[Units], Field(max_length=1000)]
 Seed: TypeAlias = Annotated[int, Field(ge=0, le=2**40)]
 Seeds: TypeAlias = Annotated[list[Seed], BeforeValidator(_seeds), Field(min_length=1)]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Budget(_Strict):
@@ -58,9 +75,9 @@ class Budget(_Strict):
         seconds: of training, evaluation excluded; results then depend on the machine.
     """
 
-    epochs: Annotated[float, Field(ge=0, strict=False)] | None = None
-    passes: Annotated[int, Field(ge=1)] | None = None
-    seconds: Annotated[float, Field(gt=0, strict=False)] | None = None
+    epochs: Annotated[float, Field(ge=0)] | None = None
+    passes: Annotated[int, Field(ge=1, le=1 << 60)] | None = None
+    seconds: Annotated[float, Field(gt=0)] | None = None
 
     @model_validator(mode="after")
     def _one(self) -> Budget:
@@ -92,7 +109,7 @@ class Method(_Strict):
     """
 
     method: str
-    label: str | None = None
+    label: Line | None = None
     options: dict[str, Scalar | list[Scalar]] = {}
     tune: dict[str, Annotated[list[Scalar], Field(min_length=1)]] = {}
 
@@ -103,14 +120,29 @@ class Method(_Strict):
 
     @model_validator(mode="after")
     def _known(self) -> Method:
-        both = self.options.keys() & self.tune.keys()
-        if both:
-            raise ValueError(f"{min(both)} stands in options and in tune: remove one")
-        for values in (self.options, self.tune):
-            for name, value in values.items():
-                for one in _listed(value):
-                    self.spec({name: one})
+        with field("method"):
+            given = self.spec({}).given
+        for name in (*self.options, *self.tune):
+            tuned = name in self.tune
+            with field("tune" if tuned else "options", name):
+                if name in given or (tuned and name in self.options):
+                    above = "method" if name in given else "options"
+                    raise ValueError(f"{name} stands in {above}, too: remove one")
+                values = _listed(self.tune[name] if tuned else self.options[name])
+                if not values:
+                    raise ValueError("write at least one value")
+                for value in values:
+                    self.spec({name: value})
         return self
+
+    def variants(self) -> Iterator[tuple[str, dict[str, Scalar]]]:
+        """Label and options for each combination of those options that are lists."""
+        grid = {name: value for name, value in self.options.items() if isinstance(value, list)}
+        fixed = {name: v for name, v in self.options.items() if not isinstance(v, list)}
+        label = self.label or self.spec(fixed).label
+        for values in itertools.product(*grid.values()):
+            varied = dict(zip(grid, values, strict=True))
+            yield label + suffix(varied, ":" not in label), {**fixed, **varied}
 
     def spec(self, options: Mapping[str, Scalar]) -> MethodSpec:
         """The method with some options.
@@ -150,41 +182,104 @@ class Experiment(_Strict):
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]{0,60}$")]
-    title: str = ""
+    title: Line = ""
     data: Names
     model: Names = ["mlp"]
     width: Annotated[list[Width], BeforeValidator(_widths), Field(min_length=1)] = [[300]]
     methods: Annotated[list[Method], Field(min_length=1)]
     seeds: Seeds = [0]
-    batch_size: Annotated[int, Field(ge=1)] = 64
-    dropout: Annotated[float, Field(ge=0, lt=1, strict=False)] = 0.0
+    batch_size: Annotated[int, Field(ge=1, le=1 << 40)] = 64
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     budget: Budget
-    evaluate: Annotated[float, Field(gt=0, strict=False)] = 1.0
+    evaluate: Annotated[float, Field(gt=0)] = 1.0
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    split: Seed | Annotated[str, Field(pattern="^seed$")] = 0
+    split: Seed | Literal["seed"] = 0
     tuning: Tuning = Tuning()
-    timeout: Annotated[float, Field(gt=0, strict=False)] | None = None
+    timeout: Annotated[float, Field(gt=0)] | None = None
     exclude: list[dict[str, Scalar | list[int]]] = []
 
     @field_validator("data", "model")
     @classmethod
     def _known(cls, names: list[str], info: Any) -> list[str]:
-        check: Callable[[str], object] = find if info.field_name == "data" else models.parse
-        try:
-            for name in names:
+        check = _check_data if info.field_name == "data" else _check_model
+        for index, name in enumerate(names):
+            with field(index):
                 check(name)
-        except UserError as error:
-            raise ValueError(str(error)) from error
         return names
 
     @field_validator("exclude")
     @classmethod
     def _keys(cls, exclude: list[dict[str, Any]]) -> list[dict[str, Any]]:
         allowed = ("data", "model", "width", "method", "seed")
-        for key in (key for one in exclude for key in one):
-            if key not in allowed:
-                raise ValueError(f"unknown key '{key}': {suggestion(key, allowed)}")
+        for index, one in enumerate(exclude):
+            if not one:
+                raise mistake("this leaves out everything: write at least one key", index)
+            for key in one:
+                if key not in allowed:
+                    known = suggestion(key, allowed)
+                    raise mistake(f"unknown key '{key}': {known}", index, key)
         return exclude
+
+    @model_validator(mode="after")
+    def _nothing_twice(self) -> Experiment:
+        labels = [
+            (index, label)
+            for index, method in enumerate(self.methods)
+            for label, _ in method.variants()
+        ]
+        repeated = _repeated([label for _, label in labels])
+        if repeated is not None:
+            index, label = labels[repeated]
+            raise mistake(f"'{label}' stands twice: remove one, or label it", "methods", index)
+        lists: dict[tuple[str, ...], Sequence[Any]] = {
+            ("data",): [short_name(name) for name in self.data],  # as tables and labels name it
+            ("model",): self.model,
+            ("width",): [tuple(width) for width in self.width],
+            ("seeds",): self.seeds,
+            ("tuning", "seeds"): self.tuning.seeds,
+        }
+        for path, values in lists.items():
+            repeated = _repeated(values)
+            if repeated is not None:
+                value = values[repeated]
+                text = "-".join(map(str, value)) if isinstance(value, tuple) else value
+                raise mistake(f"{text} stands twice: remove one", *path, repeated)
+        return self
+
+
+def _check_data(name: str) -> None:
+    """Refuse what is neither a registered name nor a path; whether it is here shows later."""
+    try:
+        find(name)
+        short_name(name)
+    except UserError as error:
+        raise ValueError(str(error)) from error
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"this is no path ({reason}): write another one") from error
+
+
+def _check_model(name: str) -> None:
+    try:
+        models.parse(name)
+    except UserError as error:
+        raise ValueError(str(error)) from error
+
+
+def _repeated(values: Sequence[Hashable]) -> int | None:
+    """Index of the first value that stands before, too."""
+    seen: set[Hashable] = set()
+    for index, value in enumerate(values):
+        if value in seen:
+            return index
+        seen.add(value)
+    return None
+
+
+def suffix(options: Mapping[str, Scalar], first: bool = True) -> str:
+    """Options as a label shows them, after those that it may have."""
+    text = ",".join(f"{name}={option_text(value)}" for name, value in options.items())
+    return f"{':' if first else ','}{text}" if text else ""
 
 
 def option_text(value: Scalar) -> str:
@@ -230,20 +325,17 @@ def _checked(
     try:
         return Experiment.model_validate(content)
     except ValidationError as error:
-        first, *more = error.errors(include_url=False)
-        where = tuple(first["loc"])
-        path = (*prefix, *where) if where and where[0] in own else where
-        message = first["msg"].removeprefix("Value error, ")
-        if first["type"] == "extra_forbidden":
-            fields = Experiment.model_fields if len(where) == 1 else ()
-            message = f"unknown field: {suggestion(str(where[-1]), fields)}" if fields else message
-        text = f"{message} (and {len(more)} more)" if more else message
-        raise lines.error(path, text) from error
+        below: dict[str, type[_Strict]] = {"methods": Method, "budget": Budget, "tuning": Tuning}
+        known = {name: list(model.model_fields) for name, model in below.items()}
+        known[""] = [*Experiment.model_fields, *([] if prefix else ["profiles"])]
+        raise explained(error, lines, known, prefix, own) from error
 
 
 def folders() -> tuple[Path, Path]:
-    """Where experiment files are known by name: in the package, and here, which wins."""
-    return Path(__file__).parents[1] / _FOLDER, Path(_FOLDER)
+    """Where experiments are known by name: in the package or its checkout; and here, which wins."""
+    here = Path(__file__)
+    packaged, checkout = here.parents[1] / _FOLDER, here.parents[4] / _FOLDER
+    return packaged if packaged.is_dir() else checkout, Path(_FOLDER)
 
 
 def locate(name: str) -> list[Path]:
@@ -259,13 +351,17 @@ def locate(name: str) -> list[Path]:
     Raises:
         ExperimentError: there is none.
     """
-    path = Path(name).expanduser()
-    if path.suffix in (".yaml", ".yml") or path.is_file():
-        if not path.is_file():
+    try:
+        path = Path(name).expanduser()
+        is_file = path.is_file()
+    except (OSError, RuntimeError) as error:
+        raise ExperimentError(f"cannot read {name} ({error}): check the path") from error
+    if path.suffix in (".yaml", ".yml") or is_file:
+        if not is_file:
             raise ExperimentError(f"there is no {path}: check the path of the experiment file")
         return [path]
     known: dict[str, Path] = {}
-    for folder in experiment_folders():
+    for folder in folders():
         known |= {file.stem: file for file in sorted(folder.glob("*.yaml"))}
     if name == _FOLDER and known:
         return list(known.values())
@@ -275,10 +371,3 @@ def locate(name: str) -> list[Path]:
             f"there is no experiment '{name}': {close}or give the path of a .yaml file"
         )
     return [known[name]]
-
-
-def experiment_folders() -> list[Path]:
-    """Where experiments by name are looked for; a later folder wins."""
-    here = Path(__file__)
-    packaged, checkout = here.parents[1] / _FOLDER, here.parents[4] / _FOLDER
-    return [packaged if packaged.is_dir() else checkout, Path(_FOLDER)]

@@ -11,8 +11,8 @@ Every write replaces a whole file, so that readers and other writers see the old
 
 from __future__ import annotations
 
+import itertools
 import json
-import math
 import os
 import re
 import socket
@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samt.bench.errors import ResultsError, RunFolderError
-from samt.bench.experiments.curves import to_parquet
+from samt.bench.experiments.curves import curve_schema, to_parquet
+from samt.bench.experiments.records import as_json, is_alive, is_note
 from samt.bench.results import write_atomically
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ SCHEMA = 1
 STATUSES = ("finished", "diverged", "failed", "timed-out", "killed")
 _IDENTITY = re.compile(r"[0-9a-f]{16}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")  # of write_atomically
+_ENDINGS = {"running": "json", "curves": "parquet", "checkpoints": "pt"}
 _FRESH = 60.0  # seconds
 
 
@@ -54,13 +57,21 @@ class Store:
     def __init__(self, location: str) -> None:
         import fsspec
 
+        if not location.strip():
+            raise ResultsError("the location of results is empty: give a folder")
         self.location = location
         self.damaged: dict[str, str] = {}
+        self._foreign: set[str] = set()  # those of them that another version of samt wrote
         try:
-            self._fs, self._root = fsspec.core.url_to_fs(location)
-        except (ValueError, ImportError) as error:
+            if "://" in location:
+                self._fs, self._root = fsspec.core.url_to_fs(location)
+            else:  # as it is: to url_to_fs even a::b is a chain of two
+                self._fs = fsspec.filesystem("file")
+                self._root = str(Path(location).expanduser().absolute())
+        except Exception as error:  # what the libraries of object stores raise has no common class
+            reason = " ".join(str(error).split()) or type(error).__name__
             raise ResultsError(
-                f"cannot use {location} for results ({error}): give a folder, or install what "
+                f"cannot use {location} for results ({reason}): give a folder, or install what "
                 f"fsspec needs for it"
             ) from error
         protocols = self._fs.protocol
@@ -75,8 +86,7 @@ class Store:
 
     def identities(self) -> set[str]:
         """Identities of the cells that have a result; read from the names of files alone."""
-        stems = {path.rsplit("/", 1)[-1].removesuffix(".json") for path in self._list("cells")}
-        return {stem for stem in stems if _IDENTITY.fullmatch(stem)}
+        return set(self._stems("cells", "json"))
 
     def summary(self, identity: str) -> dict[str, Any] | None:
         """The summary of one cell; None if it has no result, or a damaged one."""
@@ -97,8 +107,8 @@ class Store:
         if content is None:
             raise ResultsError(f"{path} is not there: run the cell again")
         try:
-            return pd.read_parquet(io.BytesIO(content))
-        except (ValueError, OSError) as error:
+            return pd.read_parquet(io.BytesIO(content), columns=curve_schema().names)
+        except Exception as error:  # what a damaged file makes pyarrow raise has no common class
             raise ResultsError(f"{path} is damaged: run samt results prune, and again") from error
 
     def save(
@@ -160,8 +170,8 @@ class Store:
             False if somebody works on it already.
         """
         with self._locked():
-            current = self._read_json(self._note(identity), _is_note)
-            if current is not None and _is_alive(current, _FRESH):
+            current = self._read_json(self._note(identity), is_note)
+            if current is not None and is_alive(current, _FRESH):
                 return False
             self.beat(identity, note)
             return True
@@ -176,8 +186,8 @@ class Store:
         Returns:
             The last note of each, by identity.
         """
-        notes = self._read_all("running", _is_note)
-        return {identity: note for identity, note in notes.items() if _is_alive(note, within)}
+        notes = self._read_all("running", is_note)
+        return {identity: note for identity, note in notes.items() if is_alive(note, within)}
 
     def rest(self, identity: str) -> None:
         """Take the heartbeat away: nobody works on the cell any more."""
@@ -209,23 +219,24 @@ class Store:
         Returns:
             Their paths.
         """
-        done, alive = set(self.summaries()), set(self.running())
+        # In this order: a cell that ends meanwhile is alive, or its result is there already.
+        paths = {folder: self._list(folder) for folder in (*_ENDINGS, "cells", "experiments")}
+        alive = self.running().keys()
+        done = self.summaries().keys() | {_name(path).split(".")[0] for path in self._foreign}
         unneeded: dict[str, Callable[[str], bool]] = {
             "running": lambda stem: stem not in alive,
             "curves": lambda stem: stem not in done | alive,
             "checkpoints": lambda stem: stem in done and not self._continues(stem),
         }
-        found: list[str] = []
-        for folder in ("cells", "curves", "running", "checkpoints", "experiments"):
-            for path in self._list(folder):
-                if path.endswith(".tmp"):
-                    unwanted = time.time() - self._modified(path) > older
-                else:
-                    stem = path.rsplit("/", 1)[-1].split(".")[0]
-                    unwanted = folder in unneeded and unneeded[folder](stem)
-                if unwanted:
-                    found.append(path)
-        return found + [path for path in self.damaged if path not in found]
+        found = [
+            path
+            for path in itertools.chain(*paths.values())
+            if _TEMPORARY.fullmatch(_name(path)) and time.time() - self._modified(path) > older
+        ]
+        for folder, ending in _ENDINGS.items():
+            stems = _stems(paths[folder], ending, _IDENTITY)
+            found += [path for stem, path in stems.items() if unneeded[folder](stem)]
+        return found + [path for path in self.damaged if path not in {*found, *self._foreign}]
 
     def delete(self, path: str) -> None:
         """Delete one of `leftovers`."""
@@ -251,13 +262,16 @@ class Store:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = path.open("a")
+            fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as error:
             raise ResultsError(
-                f"cannot write {path} ({error.strerror}): choose another --results"
+                f"cannot lock {path} ({error.strerror}): choose another --results"
             ) from error
         with file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+            try:
+                yield
+            finally:
+                fcntl.flock(file, fcntl.LOCK_UN)  # a process forked meanwhile has it open, too
 
     def _continues(self, identity: str) -> bool:
         summary = self.summary(identity)
@@ -273,11 +287,19 @@ class Store:
         return "/".join((self._root.rstrip("/"), *parts))
 
     def _list(self, folder: str) -> list[str]:
+        path = self._path(folder)
         try:
-            self._fs.invalidate_cache(self._path(folder))
-            return sorted(map(str, self._fs.ls(self._path(folder), detail=False)))
+            self._fs.invalidate_cache(path)
+            return sorted(map(str, self._fs.ls(path, detail=False)))
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise ResultsError(
+                f"cannot read {path} ({error.strerror or error}): choose another --results"
+            ) from error
+
+    def _stems(self, folder: str, ending: str, name: re.Pattern[str] = _IDENTITY) -> dict[str, str]:
+        return _stems(self._list(folder), ending, name)
 
     def _read(self, path: str) -> bytes | None:
         try:
@@ -293,8 +315,7 @@ class Store:
     def _read_all(
         self, folder: str, is_right: Any, name: re.Pattern[str] = _IDENTITY
     ) -> dict[str, dict[str, Any]]:
-        stems = {path.rsplit("/", 1)[-1].removesuffix(".json"): path for path in self._list(folder)}
-        paths = {stem: path for stem, path in stems.items() if name.fullmatch(stem)}
+        paths = self._stems(folder, "json", name)
         records = {stem: self._read_json(path, is_right) for stem, path in paths.items()}
         return {stem: record for stem, record in records.items() if record is not None}
 
@@ -303,19 +324,21 @@ class Store:
             return None
         try:
             record = json.loads(content)
-        except ValueError:
+        except (ValueError, RecursionError):
             record = None
         if not isinstance(record, dict) or not is_right(record):
+            if isinstance(record, dict) and record.get("schema", SCHEMA) != SCHEMA:
+                self._foreign.add(path)
             self.damaged[path] = "damaged, or written by another version of samt"
             return None
         self.damaged.pop(path, None)
         return record
 
     def _write(self, path: str, content: bytes, *, durable: bool = True) -> None:
-        if self.local is None:
-            self._fs.pipe_file(path, content)
-            return
         try:
+            if self.local is None:
+                self._fs.pipe_file(path, content)
+                return
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             write_atomically(Path(path), content, durable=durable)
         except (OSError, RunFolderError) as error:
@@ -334,49 +357,32 @@ class Store:
             raise ResultsError(f"cannot delete {path} ({error.strerror or error})") from error
 
 
-def as_json(record: Mapping[str, Any]) -> bytes:
-    """A record as it stands in a file; what is not finite becomes null, as JSON has no NaN."""
-    return (json.dumps(_plain(record), indent=1, allow_nan=False) + "\n").encode()
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-def _is_note(record: Mapping[str, Any]) -> bool:
-    return isinstance(record.get("time"), int | float)
-
-
 def _is_experiment(record: Mapping[str, Any]) -> bool:
     return record.get("schema") == SCHEMA and isinstance(record.get("cells"), list)
 
 
 def _is_summary(record: Mapping[str, Any]) -> bool:
     known = record.get("schema") == SCHEMA and record.get("status") in STATUSES
-    return known and isinstance(record.get("cell"), dict)
+    numbers = (record.get(name) for name in ("wall_seconds", "validation_metric"))
+    right = all(one is None or isinstance(one, int | float) for one in numbers)
+    return known and right and isinstance(record.get("cell"), dict)
+
+
+def _name(path: str) -> str:
+    return path.rsplit("/", 1)[-1]
+
+
+def _stems(paths: Sequence[str], ending: str, name: re.Pattern[str]) -> dict[str, str]:
+    """The paths of those files whose name is right, by it; others are not ours."""
+    stems = {
+        _name(path).removesuffix(f".{ending}"): path
+        for path in paths
+        if path.endswith(f".{ending}")
+    }
+    return {stem: path for stem, path in stems.items() if name.fullmatch(stem)}
 
 
 def _checked(identity: str) -> str:
     if not _IDENTITY.fullmatch(identity):
         raise ResultsError(f"'{identity}' is no identity of a cell: it has 16 digits 0-9 a-f")
     return identity
-
-
-def _is_alive(note: Mapping[str, Any], within: float) -> bool:
-    if abs(time.time() - note["time"]) > within:
-        return False
-    if note.get("host") != socket.gethostname() or not isinstance(note.get("pid"), int):
-        return True
-    try:
-        os.kill(note["pid"], 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -23,7 +23,7 @@ _ATTEMPTS = 3
 _POLL = 0.1  # seconds
 _GRACE = 60.0  # after its timeout, for a cell that does not end by itself
 
-_nursery = Nursery()
+nursery = Nursery()
 
 
 class Interrupt:
@@ -82,7 +82,7 @@ def supervise(job: Mapping[str, Any]) -> Outcome:
     run = CellRun(cell, store, job)
     for attempt in range(1, _ATTEMPTS + 1):
         deadline = _Deadline(job["timeout"])
-        code, printed = _watched(_nursery.start({**job, "attempt": attempt}), deadline)
+        code, printed = _watched(nursery.start({**job, "attempt": attempt}), deadline)
         if store.summary(identity) is not None:
             store.rest(identity)
             return "done"

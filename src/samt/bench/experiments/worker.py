@@ -13,7 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -118,7 +118,7 @@ class CellRun:
         self.attempt = int(job["attempt"])
         self.rows: list[dict[str, Any]] = []
         self.note: dict[str, Any] = {"name": cell.name, "attempt": self.attempt, "share": 0.0}
-        self._started = datetime.now(UTC)
+        self._started = datetime.now(timezone.utc)
         self._clock = time.monotonic()
         self._earlier = 0.0  # seconds of attempts before this one
         self._stopped = False
@@ -188,7 +188,7 @@ class CellRun:
     def _reporter(self, start: int, budget: _Budget) -> Callable[..., None]:
         def report(steps: int, loss: float, step_sizes: dict[str, float]) -> None:
             share = budget.share(start + steps)
-            self.note.update(share=share, loss=loss, epoch=(start + steps) / budget.steps_per_epoch)
+            self.note.update(share=share, loss=loss, wall=self._wall)
 
         return report
 
@@ -197,7 +197,7 @@ class CellRun:
         epoch = step / trainer.steps_per_epoch
         seen = trainer.measure(math.ceil(epoch), loss)
         self.rows.append(self._row(seen, step, epoch, trainer.method.updates_per_step))
-        self.note["metric"] = f"{self._metric} {seen.test_metric:.4g}"
+        self.note.update(metric=self._metric, value=seen.test_metric)
         self._events.add(self.rows[-1], self._metric)
         finite = math.isfinite(seen.train_loss) and math.isfinite(seen.test_loss)
         return "running" if finite else "diverged"

@@ -22,6 +22,7 @@ from samt.bench.report.progress import metric_text
 
 _EVERY = 1.0  # seconds between two looks at the store
 _ROWS = 12
+_TELLING = 0.05  # share of a running cell that says something about its end
 
 
 class Board:
@@ -56,16 +57,18 @@ class Board:
                 for identity, note in self._store.running().items()
                 if identity in self._cells
             }
-            new = {one: self._store.summary(one) for one in there - self._results.keys()}
+            read = {one: self._store.summary(one) for one in there - self._results.keys()}
+            new = {identity: summary for identity, summary in read.items() if summary}
             # A cell that is tried again has no result until it is done.
             self._results = {one: self._results[one] for one in self._results.keys() & there}
-            self._results |= {one: summary for one, summary in new.items() if summary}
+            self._results |= new
             first = self._cached is None
             self._cached = self._cached or set(there)
-        if not first:
-            for identity, summary in new.items():
-                if summary and identity not in self._running:
-                    self._tell(self._line(identity, summary))
+        if first:
+            return
+        done = len(self._results) - len(new)
+        for number, (identity, summary) in enumerate(new.items(), start=done + 1):
+            self._tell(self._line(number, identity, summary))
 
     @property
     def counts(self) -> Counter[str]:
@@ -73,12 +76,16 @@ class Board:
         return Counter(summary["status"] for summary in self._results.values())
 
     def seconds_left(self) -> float:
-        """A guess from the cells that are done, those of the same kind first; NaN without any."""
+        """A guess from cells of the same kind, as far as they are; NaN if there are none yet."""
         known: dict[object, list[float]] = {}
         for identity, summary in self._results.items():
             if summary["status"] in ("finished", "diverged") and identity in self._cells:
                 for kind in _kinds(self._cells[identity]):
                     known.setdefault(kind, []).append(summary["wall_seconds"])
+        for identity, note in self._running.items():
+            if _number(note, "share") > _TELLING and "wall" in note:
+                for kind in _kinds(self._cells[identity]):
+                    known.setdefault(kind, []).append(note["wall"] / note["share"])
         total = 0.0
         for identity, cell in self._cells.items():
             if identity in self._results:
@@ -86,7 +93,7 @@ class Board:
             times = next((known[kind] for kind in _kinds(cell) if kind in known), None)
             if times is None:
                 return math.nan
-            share = self._running.get(identity, {}).get("share") or 0.0
+            share = _number(self._running.get(identity, {}), "share")
             total += sum(times) / len(times) * (1 - min(1.0, share))
         return total / max(1, self._jobs or len(self._running))
 
@@ -117,20 +124,18 @@ class Board:
             table.add_column(no_wrap=True, overflow="ellipsis")
         notes = sorted(self._running.values(), key=lambda note: str(note.get("name")))
         for note in notes[:_ROWS]:
-            share = float(note.get("share") or 0.0)
-            loss = note.get("loss")
+            metric = str(note.get("metric", ""))
             table.add_row(
                 Text(f"  {note.get('name', '')}"),
-                f"{share:4.0%}",
-                "" if loss is None else f"loss {loss:.4g}",
-                str(note.get("metric", "")),
+                f"{_number(note, 'share'):4.0%}",
+                f"loss {_number(note, 'loss'):.4g}" if "loss" in note else "",
+                f"{metric} {metric_text(metric, _number(note, 'value'))}" if metric else "",
             )
         if len(notes) > _ROWS:
             table.add_row(f"  and {len(notes) - _ROWS} more", "", "", "")
         return table
 
-    def _line(self, identity: str, summary: Mapping[str, Any]) -> str:
-        done, total = len(self._results), len(self._cells)
+    def _line(self, number: int, identity: str, summary: Mapping[str, Any]) -> str:
         part = "validation" if summary["role"] == "tuning" else "test"
         value = summary.get(f"{part}_metric")
         text = metric_text(summary["metric"], math.nan if value is None else value)
@@ -138,9 +143,14 @@ class Board:
         if summary["status"] == "failed" or not summary["metric"]:
             result = str(summary["error"])
         return (
-            f"[{done}/{total}] {summary['status']}  {self._cells[identity].name}  {result}  "
-            f"{summary['wall_seconds']:.1f} s  {duration_left(self.seconds_left())}"
+            f"[{number}/{len(self._cells)}] {summary['status']}  {self._cells[identity].name}  "
+            f"{result}  {summary['wall_seconds']:.1f} s  {duration_left(self.seconds_left())}"
         )
+
+
+def _number(note: Mapping[str, Any], name: str) -> float:
+    value = note.get(name)
+    return float(value) if isinstance(value, int | float) else 0.0
 
 
 def _kinds(cell: Cell) -> Iterator[object]:

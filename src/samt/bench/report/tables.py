@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from rich import box
 from rich.table import Table
 
-from samt.bench.comparison import Spread, Summary
+from samt.bench.comparison import Summary
 from samt.bench.report.progress import metric_text
+from samt.bench.statistics import Spread
 
 
 def comparison_table(summaries: Sequence[Summary], metric: str, title: str) -> Table:
@@ -39,9 +40,9 @@ def comparison_table(summaries: Sequence[Summary], metric: str, title: str) -> T
     for row in summaries:
         table.add_row(
             row.label.replace(":", ": ").replace(",", ", "),  # places to break the line
-            _spread(row.final, lambda value: metric_text(metric, value)),
-            _spread(row.best, lambda value: metric_text(metric, value)),
-            _spread(row.train_loss, lambda value: f"{value:.3g}"),
+            spread_text(row.final, lambda value: metric_text(metric, value)),
+            spread_text(row.best, lambda value: metric_text(metric, value)),
+            spread_text(row.train_loss, lambda value: f"{value:.3g}"),
             f"{row.seconds.mean:.1f}",
             _passes(row),
             row.status if row.status == "finished" else f"[bold red]{row.status}[/]",
@@ -55,7 +56,13 @@ def _passes(row: Summary) -> str:
     return f"{row.forward_per_step:.4g} + {row.backward_per_step:.4g}"
 
 
-def _spread(spread: Spread, text: Callable[[float], str]) -> str:
+def spread_text(spread: Spread, text: Callable[[float], str]) -> str:
+    """Mean, and below it the deviation if there is one.
+
+    Args:
+        spread: over seeds.
+        text: of a single number.
+    """
     if math.isnan(spread.deviation):
         return text(spread.mean)
     return f"{text(spread.mean)}\n± {text(spread.deviation)}"
