@@ -210,7 +210,8 @@ class _Cells:
     ) -> Cell:
         experiment, machine = self.experiment, self.machine
         source = self._source(data, seed, tuning)
-        budget = (experiment.tuning.budget if tuning else None) or experiment.budget
+        whole = variant.method.budget or experiment.budget
+        budget = (experiment.tuning.budget if tuning else None) or whole
         return Cell(
             label=variant.label + (suffix(chosen) if tuning else ""),
             spec=variant.spec(chosen),

@@ -106,12 +106,15 @@ class Method(_Strict):
         label: its name in tables and figures; the method itself by default.
         options: more options; a list of values makes a method of each.
         tune: values among which the validation part decides.
+        budget: of this method alone, where an equal one means nothing, as between iterations over
+            all samples and mini-batches; results show it.
     """
 
     method: str
     label: Line | None = None
     options: dict[str, Scalar | list[Scalar]] = {}
     tune: dict[str, Annotated[list[Scalar], Field(min_length=1)]] = {}
+    budget: Budget | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -316,7 +319,11 @@ def load_experiment(path: Path, profile: str | None = None) -> Experiment:
     for name, changes in profiles.items():  # all of them, so that none rots
         changed = _checked({**content, **changes}, ("profiles", name), lines, changes)
         experiment = changed if name == profile else experiment
-    return experiment
+    if profile in (None, "paper", experiment.name):
+        return experiment
+    # Results of two profiles must not be taken for one experiment.
+    name, title = f"{experiment.name}-{profile}", f"{experiment.title} ({profile})".strip()
+    return experiment.model_copy(update={"name": name, "title": title})
 
 
 def _checked(
