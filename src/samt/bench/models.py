@@ -1,4 +1,4 @@
-"""The networks of the published experiments: MLP, CNN, ResNet-18, VGG-11."""
+"""The networks of the published experiments: MLP, CNN, ResNet-18, VGG-11; a sum of blocks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, relu
 
@@ -15,12 +16,14 @@ from samt.bench.data import Dataset
 from samt.bench.errors import SettingsError
 from samt.errors import suggestion
 
-# Default channels: of each convolution of the CNN; of the first convolution of the other two.
+# Default channels: of each convolution of the CNN; of the first convolution of the deep two; inputs
+# of each block of the sum.
 _CHANNELS: dict[str, tuple[int, ...]] = {
     "mlp": (),
     "cnn": (16, 32),
     "resnet18": (64,),
     "vgg11": (64,),
+    "additive": (4,),
 }
 MODELS = tuple(_CHANNELS)
 # Output channels in multiples of the first; M is max-pooling of 2 x 2.
@@ -38,7 +41,8 @@ def build(name: str, data: Dataset, hidden: Sequence[int], dropout: float) -> nn
 
     Args:
         name: one of `MODELS`. Channels may follow: `cnn:32,64` has these in its convolutions,
-            `resnet18:16` and `vgg11:16` start with as many and keep their proportions.
+            `resnet18:16` and `vgg11:16` start with as many and keep their proportions, `additive:4`
+            has blocks of four inputs.
         data: decides the size of input and output.
         hidden: widths of the fully connected hidden layers of `mlp` and `cnn`; the other two have
             none.
@@ -54,6 +58,8 @@ def build(name: str, data: Dataset, hidden: Sequence[int], dropout: float) -> nn
     name, channels = parse(name)
     if name == "mlp":
         return mlp([math.prod(data.sample_shape), *hidden, data.outputs], dropout)
+    if name == "additive":
+        return Additive(math.prod(data.sample_shape), data.outputs, channels[0])
     # Each pooling halves the image.
     smallest = {"cnn": 2 ** len(channels), "resnet18": 8, "vgg11": 32}[name]
     if len(data.sample_shape) != 3 or min(data.sample_shape[1:]) < smallest:
@@ -97,6 +103,28 @@ def parse(text: str) -> tuple[str, tuple[int, ...]]:
             f"model '{text}' takes one number, the channels of its first convolution: {name}:32"
         )
     return name, tuple(map(int, numbers))
+
+
+class Additive(nn.Module):
+    """A sum of linear maps, each of its own inputs: the blocks of the convergence analysis.
+
+    Args:
+        inputs: number of all inputs.
+        outputs: number of predicted values.
+        size: inputs of each block; the last one may have fewer.
+    """
+
+    def __init__(self, inputs: int, outputs: int, size: int) -> None:
+        super().__init__()
+        self.sizes = [min(size, inputs - start) for start in range(0, inputs, size)]
+        for index, one in enumerate(self.sizes, start=1):
+            self.add_module(f"block{index}", nn.Linear(one, outputs, bias=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shapes (samples, inputs) to (samples, outputs)."""
+        parts = x.flatten(1).split(self.sizes, dim=1)
+        maps = zip(self.children(), parts, strict=True)
+        return torch.stack([linear(part) for linear, part in maps]).sum(dim=0)
 
 
 def mlp(widths: Sequence[int], dropout: float = 0.0) -> nn.Sequential:

@@ -77,6 +77,11 @@ PUBLISHED: dict[str, Published] = {
         "https://www4.stat.ncsu.edu/~boos/var.select/diabetes.html",
         "none stated; comes with scikit-learn",
     ),
+    "least-squares": Published(
+        "linear regression in coupled blocks, drawn with the split seed",
+        "Gaussian inputs of known covariance and known solution (module least_squares)",
+        "none needed",
+    ),
     "mnist": Published(
         "handwritten digits, 28 x 28",
         "https://ossci-datasets.s3.amazonaws.com/mnist/",

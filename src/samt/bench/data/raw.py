@@ -41,6 +41,7 @@ class RawData:
         scaling: how inputs become float32.
         classes: their names, if known.
         published_split: which of the splits that come with the data was chosen, if there are some.
+        scales_targets: whether the targets of a regression are standardised.
     """
 
     task: Task
@@ -50,3 +51,4 @@ class RawData:
     scaling: Scaling
     classes: tuple[str, ...] = ()
     published_split: int | None = None
+    scales_targets: bool = True

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from samt.bench.data import cache, cifar, idx, own
+from samt.bench.data import cache, cifar, idx, least_squares, own
 from samt.bench.data.catalogue import PUBLISHED, Published
 from samt.bench.data.dataset import Dataset, Task
 from samt.bench.data.download import fetch
@@ -172,6 +172,10 @@ def _diabetes(paths: list[Path], split: int) -> RawData:
     return RawData("regression", 1, Part(inputs, targets[:, None]), None, "standardise")
 
 
+def _least_squares(paths: list[Path], split: int) -> RawData:
+    return least_squares.draw(split)
+
+
 def _embedded(data_dir: Path) -> list[Path | None]:
     return []
 
@@ -236,6 +240,7 @@ def _packed_or_not(path: Path) -> Path | None:
 _ENTRIES = (
     Entry("digits", "classification", (), _embedded, _digits),
     Entry("diabetes", "regression", (), _embedded, _diabetes),
+    Entry("least-squares", "regression", (), _embedded, _least_squares),
     _idx("mnist"),
     _idx("kmnist"),
     _idx("fashion-mnist"),

@@ -92,17 +92,21 @@ class _Scaler:
         self._name = name
         self._scaling = raw.scaling
         self._inputs = self._fit(raw.train.inputs, rows) if raw.scaling == "standardise" else None
-        regression = raw.task == "regression"
-        self._targets = self._fit(raw.train.targets, rows) if regression else None
+        self._task = raw.task
+        scales = raw.task == "regression" and raw.scales_targets
+        self._targets = self._fit(raw.train.targets, rows) if scales else None
         self.target_scale = float(self._targets.scale_[0]) if self._targets is not None else 1.0
 
     def split(self, part: Part, rows: Rows | None) -> Split:
         """The chosen rows (None: all), scaled."""
         targets = part.targets if rows is None else part.targets[rows]
-        if self._targets is None:
+        if self._task == "classification":
             labels = torch.from_numpy(np.ascontiguousarray(targets, dtype=np.int64))
             return Split(self._scaled_inputs(part.inputs, rows), labels)
-        values = self._transformed(self._targets, part.targets, rows)
+        if self._targets is None:
+            values = torch.from_numpy(np.ascontiguousarray(targets, dtype=np.float32))
+        else:
+            values = self._transformed(self._targets, part.targets, rows)
         return Split(self._scaled_inputs(part.inputs, rows), values)
 
     def _scaled_inputs(self, inputs: npt.NDArray[Any], rows: Rows | None) -> Tensor:

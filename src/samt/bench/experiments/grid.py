@@ -20,7 +20,7 @@ from samt.bench.models import parse
 
 Options = Mapping[str, Scalar]
 Summaries = Mapping[str, Mapping[str, Any]]
-_WIDTHLESS = ("resnet18", "vgg11")
+_WIDTHLESS = ("resnet18", "vgg11", "additive")
 ONLY = ("data", "model", "width", "method", "seed")
 
 
