@@ -23,7 +23,7 @@ _CHANNELS: dict[str, tuple[int, ...]] = {
     "cnn": (16, 32),
     "resnet18": (64,),
     "vgg11": (64,),
-    "additive": (4,),
+    "additive": (2,),
 }
 MODELS = tuple(_CHANNELS)
 # Output channels in multiples of the first; M is max-pooling of 2 x 2.
@@ -41,8 +41,8 @@ def build(name: str, data: Dataset, hidden: Sequence[int], dropout: float) -> nn
 
     Args:
         name: one of `MODELS`. Channels may follow: `cnn:32,64` has these in its convolutions,
-            `resnet18:16` and `vgg11:16` start with as many and keep their proportions, `additive:4`
-            has blocks of four inputs.
+            `resnet18:16` and `vgg11:16` start with as many and keep their proportions, `additive:2`
+            has blocks of two inputs.
         data: decides the size of input and output.
         hidden: widths of the fully connected hidden layers of `mlp` and `cnn`; the other two have
             none.

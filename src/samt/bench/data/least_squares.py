@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from samt.bench.data.raw import Part, RawData
 
-BLOCKS, SIZE, SAMPLES = 3, 4, 4_000
+BLOCKS, SIZE, SAMPLES = 2, 2, 4_000
 DIMENSION = BLOCKS * SIZE
 COUPLING, NOISE = 0.1, 0.5
 
@@ -23,8 +23,8 @@ Array = npt.NDArray[np.float64]
 
 
 def covariance() -> Array:
-    """Σ: eigenvalues 1 to 2 within a block, COUPLING times the identity between two."""
-    within = np.diag(np.linspace(1.0, 2.0, SIZE))
+    """Σ: eigenvalues 1 to 1.5 within a block, COUPLING times the identity between two."""
+    within = np.diag(np.linspace(1.0, 1.5, SIZE))
     between = COUPLING * np.eye(SIZE)
     return np.kron(np.ones((BLOCKS, BLOCKS)), between) + np.kron(np.eye(BLOCKS), within - between)
 
