@@ -14,6 +14,7 @@ from rich.console import Console
 from samt.bench import data as datasets
 from samt.bench import options as flag
 from samt.bench.commands import data as data_commands
+from samt.bench.commands import report as report_command
 from samt.bench.commands import results as results_commands
 from samt.bench.commands import run as run_command
 from samt.bench.comparison import Comparison, Result, folder_name, summaries_csv, summary
@@ -38,6 +39,7 @@ app = typer.Typer(
 app.add_typer(data_commands.app, name="data")
 app.command()(run_command.run)
 app.add_typer(results_commands.app, name="results")
+app.command()(report_command.report)
 console = Console()
 
 

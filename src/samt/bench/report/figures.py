@@ -11,17 +11,14 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 
 from samt.bench.comparison import Result
+from samt.bench.report.style import COLOURS, DASHES, INK, line_width, log_scale, quiet_axes
 from samt.bench.results import EpochMetrics
 
 Array = npt.NDArray[np.float64]
 
-# Okabe and Ito's colours, which people with any colour vision can tell apart.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (3, 1, 1, 1)))
-_INK = "#333333"
 _FAR = 5.0
 
 
@@ -40,16 +37,16 @@ def comparison_png(results: Sequence[Result], title: str) -> bytes:
     figure = Figure(figsize=(11, 7.6), dpi=130, layout="constrained")
     (by_epoch, loss), (step_size, by_time) = figure.subplots(2, 2)
     for index, result in enumerate(results):
-        colour = _COLOURS[index % len(_COLOURS)]
+        colour = COLOURS[index % len(COLOURS)]
         epochs = _curves(result, lambda row: row.epoch)[0]
         metrics = _curves(result, lambda row: row.test_metric)
         seconds = _curves(result, lambda row: row.seconds).mean(axis=0)
         losses = _curves(result, lambda row: row.train_loss)
-        width = _width(index, len(results))
+        width = line_width(index, len(results))
         _draw(by_epoch, epochs, metrics, colour, width)
         _draw(loss, epochs, losses, colour, width)
         _draw(by_time, seconds, metrics, colour, width)
-    _log_scale(loss)
+    log_scale(loss)
     _draw_step_sizes(step_size, results)
     for axes in (by_epoch, by_time):
         _scale_metric(axes, results, metric)
@@ -60,7 +57,7 @@ def comparison_png(results: Sequence[Result], title: str) -> bytes:
     _label(by_time, f"Test {named} by time", "seconds of training")
     _block_legend(step_size, results)
     _legend(figure, results)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold", color=_INK)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold", color=INK)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
@@ -73,11 +70,6 @@ def _curves(result: Result, value: Callable[[EpochMetrics], float]) -> Array:
     for curve, record in zip(curves, result.records, strict=True):
         curve[: len(record.metrics)] = [value(row) for row in record.metrics]
     return curves
-
-
-def _width(index: int, count: int) -> float:
-    """Thinner from method to method, so that a curve under another one still shows."""
-    return 3.4 - 1.8 * index / max(count - 1, 1)
 
 
 def _draw(axes: Any, x: Array, curves: Array, colour: str, width: float, dashes: Any = "-") -> None:
@@ -126,9 +118,9 @@ def _draw_step_sizes(axes: Any, results: Sequence[Result]) -> None:
                 axes,
                 np.arange(curve.shape[1], dtype=np.float64),
                 curve,
-                _COLOURS[index % len(_COLOURS)],
-                _width(index, len(results)),
-                _DASHES[block % len(_DASHES)],
+                COLOURS[index % len(COLOURS)],
+                line_width(index, len(results)),
+                DASHES[block % len(DASHES)],
             )
     if missing:
         axes.annotate(
@@ -140,11 +132,11 @@ def _draw_step_sizes(axes: Any, results: Sequence[Result]) -> None:
             va="top",
             ha="right",
             fontsize=8,
-            color=_INK,
+            color=INK,
         )
     drawn_low, drawn_high = axes.dataLim.intervaly
     if 0 < 20 * drawn_low < drawn_high:
-        _log_scale(axes)
+        log_scale(axes)
 
 
 def _scale_metric(axes: Any, results: Sequence[Result], metric: str) -> None:
@@ -166,25 +158,9 @@ def _scale_metric(axes: Any, results: Sequence[Result], metric: str) -> None:
         axes.set_ylim(low - margin, high + margin)
 
 
-def _log_scale(axes: Any) -> None:
-    """With the numbers 1, 2, 5, 10, … as people write them."""
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_locator(NullLocator())
-
-
 def _label(axes: Any, title: str, x: str) -> None:
-    axes.set_title(title, loc="left", fontsize=11, color=_INK)
-    axes.set_xlabel(x, color=_INK)
-    axes.margins(x=0.01)
-    axes.grid(visible=True, which="major", color="#dddddd", linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#999999")
-    axes.tick_params(colors=_INK, which="both")
-    if x == "epoch":
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_title(title, loc="left", fontsize=11, color=INK)
+    quiet_axes(axes, x)
 
 
 def _block_legend(axes: Any, results: Sequence[Result]) -> None:
@@ -192,7 +168,7 @@ def _block_legend(axes: Any, results: Sequence[Result]) -> None:
     if len(names) <= 1:
         return
     handles = [
-        Line2D([], [], color=_INK, linestyle=_DASHES[index % len(_DASHES)], label=name)
+        Line2D([], [], color=INK, linestyle=DASHES[index % len(DASHES)], label=name)
         for index, name in enumerate(names)
     ]
     axes.legend(handles=handles, fontsize=8, frameon=False, ncols=2, handlelength=3)
@@ -202,7 +178,7 @@ def _legend(figure: Figure, results: Sequence[Result]) -> None:
     handles = []
     for index, result in enumerate(results):
         label = result.label if not result.diverged else f"{result.label} ({result.status})"
-        colour = _COLOURS[index % len(_COLOURS)]
+        colour = COLOURS[index % len(COLOURS)]
         handles.append(Line2D([], [], color=colour, linewidth=2.5, label=label))
     figure.legend(
         handles=handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False

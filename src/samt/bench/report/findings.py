@@ -1,0 +1,119 @@
+"""Everything that a report tells about one experiment."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from samt.bench.errors import ReportError
+from samt.bench.experiments.frames import cells_frame, experiment_record
+from samt.bench.experiments.store import Store
+from samt.bench.report.discrepancies import Discrepancies, discrepancies
+from samt.bench.report.grids import Grid, grids
+from samt.bench.report.mean_curves import MeanCurve, mean_curves
+from samt.bench.report.provenance import Provenance, provenance
+from samt.bench.report.reported import folders, notes, published_numbers
+from samt.bench.report.sensitivity import Dependence, dependences
+from samt.bench.statistics import Difference, MeanRank, mean_ranks, paired_differences
+from samt.errors import suggestion
+
+
+@dataclass(frozen=True)
+class Findings:
+    """One experiment, measured and published.
+
+    Args:
+        name: of the experiment.
+        title: for people.
+        labels: all methods, in the order of the experiment; colours follow it.
+        grids: final numbers.
+        curves: mean over seeds.
+        dependences: of the final metric on an option.
+        ranks: of each method, the best first.
+        differences: to the best method of each place.
+        discrepancies: what could not be reproduced.
+        notes: paragraphs of plain text.
+        provenance: how the numbers were made.
+    """
+
+    name: str
+    title: str
+    labels: Sequence[str]
+    grids: Sequence[Grid]
+    curves: Sequence[MeanCurve]
+    dependences: Sequence[Dependence]
+    ranks: Sequence[MeanRank]
+    differences: Sequence[Difference]
+    discrepancies: Discrepancies
+    notes: Sequence[str]
+    provenance: Provenance
+
+
+def gather(store: Store, only: Sequence[str] = (), paper: Path | None = None) -> list[Findings]:
+    """Read what a report tells.
+
+    Args:
+        store: where the results lie.
+        only: names of experiments; all of them by default.
+        paper: folder with `reported` and `notes`; by default the one of each experiment's file,
+            then `paper` here, then the package's.
+
+    Returns:
+        One for each experiment, by name; numbers in names count as numbers.
+
+    Raises:
+        ReportError: there is no experiment, or not the one that is asked for, or published
+            numbers cannot be read.
+    """
+    known = store.experiments()
+    if not known:
+        raise ReportError(
+            f"there is no experiment in {store.location}: run one with samt run FILE --results "
+            f"{store.location}"
+        )
+    for name in only:
+        if name not in known:
+            raise ReportError(
+                f"there is no experiment '{name}' in {store.location}: {suggestion(name, known)}"
+            )
+    wanted = sorted((name for name in known if not only or name in only), key=_natural)
+    return [_findings(store, name, paper) for name in wanted]
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """So that table2 comes before table10."""
+    return [(int(part) if part.isdigit() else -1, part) for part in re.split(r"(\d+)", name)]
+
+
+def _findings(store: Store, name: str, paper: Path | None) -> Findings:
+    record = experiment_record(store, name)
+    cells = cells_frame(store, name)
+    file = record.get("file")
+    places = folders(file if isinstance(file, str) else None, paper)
+    published, absent = published_numbers(name, places), _absent(record)
+    tables = grids(cells, published, absent)
+    final = cells[cells["role"] == "final"]
+    labels = list(dict.fromkeys([*final["label"], *(one.method for one in published)]))
+    return Findings(
+        name=name,
+        title=str(record.get("title") or name),
+        labels=labels,
+        grids=tables,
+        curves=mean_curves(store, cells),
+        dependences=dependences(cells, tables),
+        ranks=mean_ranks(cells),
+        differences=paired_differences(cells),
+        discrepancies=discrepancies(tables, cells, absent),
+        notes=notes(name, places),
+        provenance=provenance(record, cells),
+    )
+
+
+def _absent(record: Mapping[str, Any]) -> dict[str, str]:
+    """Data sets that were not there, with the reason."""
+    absent = record.get("absent")
+    found = absent.items() if isinstance(absent, Mapping) else ()
+    return {str(data): " ".join(str(reason).split()) for data, reason in found}

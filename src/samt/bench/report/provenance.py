@@ -1,0 +1,111 @@
+"""How the numbers of an experiment were made: commands, machines, versions, hours."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from samt.bench.report.wording import counted
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where an experiment's numbers come from.
+
+    Args:
+        command: what was typed; "" if nobody knows.
+        is_rebuilt: the command is put together from file and profile.
+        file: the experiment file.
+        profile: of the file.
+        cells: number of cells.
+        statuses: number of cells by status.
+        tuning: number of cells that chose options.
+        seconds: of all cells together, evaluation included.
+        machines: each with the number of its cells.
+        versions: names and the versions that were used.
+        commits: of the code; one that ends with + had changed files.
+        first: day on which the first cell began; "" if none did.
+        last: day on which the last one began.
+    """
+
+    command: str
+    is_rebuilt: bool
+    file: str
+    profile: str
+    cells: int
+    statuses: Mapping[str, int]
+    tuning: int
+    seconds: float
+    machines: Mapping[str, int]
+    versions: Mapping[str, Sequence[str]]
+    commits: Sequence[str]
+    first: str
+    last: str
+
+
+_VERSIONS = ("samt", "torch", "numpy", "python")
+
+
+def provenance(record: Mapping[str, Any], cells: pd.DataFrame) -> Provenance:
+    """Collect what the cells say about themselves.
+
+    Args:
+        record: of the experiment.
+        cells: of `frames.cells_frame`.
+    """
+    command, file, profile = (_text(record.get(name)) for name in ("command", "file", "profile"))
+    rebuilt = not command and bool(file)
+    if rebuilt:
+        words = ["samt", "run", file, *(["--profile", profile] if profile else [])]
+        command = shlex.join(words)
+    days = sorted(str(started)[:10] for started in cells["started"].dropna())
+    return Provenance(
+        command=command,
+        is_rebuilt=rebuilt,
+        file=file,
+        profile=profile,
+        cells=len(cells),
+        statuses=cells["status"].value_counts(sort=False).to_dict(),
+        tuning=int((cells["role"] == "tuning").sum()),
+        seconds=float(cells["wall_seconds"].sum()),
+        machines=_machines(cells),
+        versions={name: _distinct(cells[f"{name}_version"]) for name in _VERSIONS},
+        commits=_distinct(cells["commit"]),
+        first=days[0] if days else "",
+        last=days[-1] if days else "",
+    )
+
+
+def _text(value: object) -> str:
+    if isinstance(value, list):
+        return "\n".join(map(str, value))
+    return "" if value is None else str(value)
+
+
+def _distinct(column: pd.Series[str]) -> list[str]:
+    return list(dict.fromkeys(map(str, column.dropna())))
+
+
+def _machines(cells: pd.DataFrame) -> dict[str, int]:
+    found: dict[str, int] = {}
+    there = cells[cells["host"].notna()]
+    rows = there[["host", "cpu", "device_name", "platform"]].fillna("")
+    counts = there[["cores", "threads"]].astype(float).fillna(0).astype(int)
+    for texts, (cores, threads) in zip(rows.to_numpy(), counts.to_numpy(), strict=True):
+        host, cpu, device, platform = map(str, texts)
+        parts = (
+            host,
+            cpu,
+            counted(int(cores), "core") if cores else "",
+            "" if device == "cpu" else device,
+            f"{counted(int(threads), 'thread')} a cell" if threads else "",
+            platform,
+        )
+        name = ", ".join(filter(None, parts))
+        found[name] = found.get(name, 0) + 1
+    return found
