@@ -161,6 +161,14 @@ BROKEN: dict[str, tuple[str, int, str, str]] = {
     "exclude text": (more("exclude: digits\n"), 5, "exclude", "valid list"),
     "profiles a list": (more("profiles: [a]\n"), 5, "profiles", "map a name to the fields"),
     "profile empty": (more("profiles:\n  smoke:\n"), 5, "profiles", "map a name to the fields"),
+    "profile with a space": (
+        more("profiles:\n  a: {}\n  my smoke: {}\n"),
+        *(7, "profiles.my smoke", "letters, digits, dots, hyphens"),
+    ),
+    "budget of a method": (
+        methods("- {method: sgd, budget: {epoch: 1}}"),
+        *(5, "methods.0.budget.epoch", "did you mean 'epochs'"),
+    ),
     "profile unknown": (profile("sed: 1"), 7, "profiles.smoke.sed", "did you mean 'seeds'"),
     "profile wrong": (
         profile("seeds: 1", "budget: {epochs: -1}"),

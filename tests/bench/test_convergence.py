@@ -17,7 +17,7 @@ def test_the_test_loss_is_the_squared_distance_to_the_solution() -> None:
     torch.manual_seed(0)
     model = build("additive", data, (), 0.0)
     assert isinstance(model, Additive)
-    weights = torch.cat([linear.weight.flatten() for linear in model.children()])
+    weights = torch.cat([weight.flatten() for weight in model.parameters()])
     distance = (weights - torch.from_numpy(problem.solution())).square().sum()
     loss = torch.nn.functional.mse_loss(model(data.test.inputs), data.test.targets)
     torch.testing.assert_close(loss * problem.DIMENSION, distance.float())
@@ -77,10 +77,10 @@ def test_alternating_gradient_descent_with_a_fixed_schedule_stays_under_the_boun
 
 def test_the_bound_falls_as_one_over_k_and_says_where_it_cannot_hold() -> None:
     known = constants()
-    k = np.arange(200_000)
+    k = np.arange(200_000, dtype=np.float64)
     steps = 2.0 / (known.convexity * (k + 400))
     limit = bound(1.0, steps, steps, known)
-    assert rate(k[1:] + 0.0, limit[2:]) == pytest.approx(-1, abs=0.15)
+    assert rate(k[1:], limit[2:]) == pytest.approx(-1, abs=0.15)
     assert bound(1.0, [1.0], [1.0], known)[-1] == np.inf
 
 

@@ -47,6 +47,7 @@ methods:
   options: {nesterov: true, lr: [1e-2, 0.1]}
 - method: samt
   options: {blocks: null}
+  budget: {epochs: 3}
   tune: {step_size: [row, element], relative: [true, 2]}
 - {<<: *sgd, label: again}
 profiles:
@@ -93,6 +94,7 @@ def test_every_field(tmp_path: Path) -> None:
     assert samt.options == {"blocks": None}
     assert samt.tune == {"step_size": ["row", "element"], "relative": [True, 2]}
     assert (again.label, again.options) == ("again", sgd.options)
+    assert (samt.budget, sgd.budget) == (Budget(epochs=3), None)
 
 
 def test_what_is_not_written_has_a_default(tmp_path: Path) -> None:
@@ -106,7 +108,10 @@ def test_what_is_not_written_has_a_default(tmp_path: Path) -> None:
 def test_a_profile_replaces_fields(tmp_path: Path) -> None:
     smoke = load(tmp_path, WHOLE, "smoke")
     assert (smoke.seeds, smoke.budget) == ([0], Budget(seconds=1.0))
-    assert smoke.model == load(tmp_path, WHOLE).model
+    paper = load(tmp_path, WHOLE)
+    assert smoke.model == paper.model
+    assert (smoke.name, smoke.title) == ("all.fields-1-smoke", "One line for people (smoke)")
+    assert load(tmp_path, WHOLE, "paper") == paper
     assert load(tmp_path, f"{SMALL}profiles: {{a: {{seeds: 2}}}}\n").seeds == [0]
     with pytest.raises(ExperimentError, match="no profile 'smok': did you mean 'smoke'"):
         load(tmp_path, WHOLE, "smok")
@@ -237,14 +242,14 @@ def test_whatever_a_file_holds_it_is_valid_or_refused(file: Path, content: bytes
     assert_experiment_or_error(file, SMALL.encode() + content)
 
 
+def _nested(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    keys = st.sampled_from(["method", "lr", "epochs", "seeds", "data"])
+    return st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3)
+
+
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(["method", "lr", "epochs", "seeds", "data"]), inner, max_size=3
-        )
-    ),
+    _nested,
     max_leaves=5,
 )
 

@@ -102,8 +102,9 @@ def test_what_is_excluded_is_not_there(excluded: dict[str, Any], gone: Any) -> N
 
 @pytest.mark.parametrize("name", ["a/own.csv", "own"])
 def test_a_path_is_excluded_as_it_is_written_or_by_its_name(tmp_path: Path, name: str) -> None:
-    write_table(tmp_path / "own.csv", list(range(20)))
+    write_table(tmp_path / "own.csv", [number / 7 for number in range(40)])
     path = str(tmp_path / "own.csv")
+    assert [cell[0] for cell in found(experiment(data=["digits", path]))] == ["digits", "own"]
     what = experiment(data=["digits", path], exclude=[{"data": name.replace("a", str(tmp_path))}])
     assert [cell[0] for cell in found(what)] == ["digits"]
 
@@ -176,7 +177,8 @@ CHOICES = [{"lr": lr, "momentum": momentum} for lr in (0.1, 1.0) for momentum in
 
 
 def tuned_group(**fields: Any) -> Group:
-    (group,), _ = groups(experiment(methods=[TUNED], tuning={"seeds": [0, 5]}, **fields), Machine())
+    what = {"methods": [TUNED], "tuning": {"seeds": [0, 5]}, **fields}
+    (group,), _ = groups(experiment(**what), Machine())
     return group
 
 
@@ -259,13 +261,17 @@ def test_without_all_results_nothing_is_chosen(status: str | None, index: int) -
     assert GROUP.choice(results) is None
 
 
-def test_the_tuning_has_a_budget_of_its_own_or_that_of_the_experiment() -> None:
+def test_the_tuning_has_a_budget_of_its_own_or_that_of_what_it_is_for() -> None:
     def budgets(group: Group) -> tuple[Mapping[str, float], Mapping[str, float]]:
         return group.tuning[0][1][0].budget, group.final(CHOICES[0])[0].budget
 
     assert budgets(GROUP) == ({"epochs": 1.0}, {"epochs": 1.0})
-    own = experiment(methods=[TUNED], tuning={"budget": {"passes": 9}})
-    assert budgets(groups(own, Machine())[0][0]) == ({"passes": 9}, {"epochs": 1.0})
+    own = {"passes": 9}
+    assert budgets(tuned_group(tuning={"budget": own})) == (own, {"epochs": 1.0})
+    longer = {**TUNED, "budget": {"epochs": 2}}
+    assert budgets(tuned_group(methods=[longer])) == ({"epochs": 2.0}, {"epochs": 2.0})
+    both = tuned_group(methods=[longer], tuning={"budget": own})
+    assert budgets(both) == (own, {"epochs": 2.0})
 
 
 def test_only_one_seed_does_not_change_what_is_chosen() -> None:

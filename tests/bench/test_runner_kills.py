@@ -86,7 +86,7 @@ def test_kills_of_runner_and_workers_lose_nothing_and_change_nothing(
 def test_a_cell_whose_process_always_dies_is_kept_as_killed_and_tried_again(
     tmp_path: Path,
 ) -> None:
-    grid = "width: 8\nbudget: {epochs: 2000}\nmethods: [sgd]\n"
+    grid = "width: 8\nbudget: {epochs: 500}\nmethods: [sgd]\n"
     file, results = write_grid(tmp_path / "grid.yaml", grid), tmp_path / "results"
     store = Store(str(results))
     with running(file, results) as runner:
@@ -114,7 +114,7 @@ def test_a_cell_whose_process_always_dies_is_kept_as_killed_and_tried_again(
 def test_a_stopped_run_says_how_to_go_on_and_goes_on_inside_its_cells(
     tmp_path: Path, name: str
 ) -> None:
-    grid = "width: 8\nseeds: 3\nbudget: {epochs: 300}\nmethods: [sgd]\n"
+    grid = "width: 8\nseeds: 2\nbudget: {epochs: 200}\nmethods: [sgd]\n"
     file = write_grid(tmp_path / "grid.yaml", grid)
     stopped, whole = tmp_path / "stopped", tmp_path / "whole"
     with running(file, stopped) as runner:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
 
 
@@ -51,5 +52,31 @@ def to_parquet(identity: str, curve: Sequence[Mapping[str, Any]], version: int) 
     table = pa.Table.from_pylist(rows, schema=curve_schema())
     table = table.replace_schema_metadata({"samt_schema": str(version)})
     buffer = io.BytesIO()
-    pq.write_table(table, buffer)
+    pq.write_table(table, buffer, write_page_checksum=True)
     return buffer.getvalue()
+
+
+def from_parquet(content: bytes) -> pd.DataFrame:
+    """The curve of a Parquet file.
+
+    Args:
+        content: of the file.
+
+    Returns:
+        A row for each evaluation.
+
+    Raises:
+        ValueError: it is damaged, or no curve.
+    """
+    import pyarrow.parquet as pq
+
+    names = curve_schema().names
+    try:
+        table = pq.read_table(io.BytesIO(content), columns=names, page_checksum_verification=True)
+        right = table.schema.equals(curve_schema())
+        frame = table.to_pandas()
+    except Exception as error:  # what pyarrow raises has no common class
+        raise ValueError("damaged") from error
+    if not right:
+        raise ValueError("no curve")
+    return frame

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
@@ -29,6 +30,7 @@ from samt.errors import suggestion
 Scalar: TypeAlias = bool | int | float | str | None
 _FOLDER = "paper"
 _MOST_SEEDS = 10_000
+_PROFILE = re.compile(r"[A-Za-z0-9.-]{1,30}")  # becomes a part of the name of the results
 
 
 def _listed(value: Any) -> Any:
@@ -310,6 +312,9 @@ def load_experiment(path: Path, profile: str | None = None) -> Experiment:
     profiles = content.pop("profiles", {})
     if not isinstance(profiles, dict) or not all(isinstance(v, dict) for v in profiles.values()):
         raise lines.error(("profiles",), "profiles map a name to the fields that it replaces")
+    for one in profiles:
+        if not _PROFILE.fullmatch(one):
+            raise lines.error(("profiles", one), "write up to 30 letters, digits, dots, hyphens")
     if profile is None and "paper" in profiles:
         profile = "paper"
     if profile is not None and profile not in profiles:

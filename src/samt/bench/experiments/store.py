@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samt.bench.errors import ResultsError, RunFolderError
-from samt.bench.experiments.curves import curve_schema, to_parquet
+from samt.bench.experiments.curves import from_parquet, to_parquet
 from samt.bench.experiments.records import as_json, is_alive, is_note
 from samt.bench.results import write_atomically
 
@@ -61,7 +61,7 @@ class Store:
             raise ResultsError("the location of results is empty: give a folder")
         self.location = location
         self.damaged: dict[str, str] = {}
-        self._foreign: set[str] = set()  # those of them that another version of samt wrote
+        self._kept: set[str] = set()  # those of them that may be right: no leftovers
         try:
             if "://" in location:
                 self._fs, self._root = fsspec.core.url_to_fs(location)
@@ -98,17 +98,13 @@ class Store:
         Raises:
             ResultsError: it is not there, or damaged.
         """
-        import io
-
-        import pandas as pd
-
         path = self._path("curves", f"{_checked(identity)}.parquet")
         content = self._read(path)
         if content is None:
             raise ResultsError(f"{path} is not there: run the cell again")
         try:
-            return pd.read_parquet(io.BytesIO(content), columns=curve_schema().names)
-        except Exception as error:  # what a damaged file makes pyarrow raise has no common class
+            return from_parquet(content)
+        except ValueError as error:
             raise ResultsError(f"{path} is damaged: run samt results prune, and again") from error
 
     def save(
@@ -222,7 +218,7 @@ class Store:
         # In this order: a cell that ends meanwhile is alive, or its result is there already.
         paths = {folder: self._list(folder) for folder in (*_ENDINGS, "cells", "experiments")}
         alive = self.running().keys()
-        done = self.summaries().keys() | {_name(path).split(".")[0] for path in self._foreign}
+        done = self.summaries().keys() | {_name(path).split(".")[0] for path in self._kept}
         unneeded: dict[str, Callable[[str], bool]] = {
             "running": lambda stem: stem not in alive,
             "curves": lambda stem: stem not in done | alive,
@@ -236,7 +232,7 @@ class Store:
         for folder, ending in _ENDINGS.items():
             stems = _stems(paths[folder], ending, _IDENTITY)
             found += [path for stem, path in stems.items() if unneeded[folder](stem)]
-        return found + [path for path in self.damaged if path not in {*found, *self._foreign}]
+        return found + [path for path in self.damaged if path not in {*found, *self._kept}]
 
     def delete(self, path: str) -> None:
         """Delete one of `leftovers`."""
@@ -247,7 +243,7 @@ class Store:
 
     def _experiment(self, name: str) -> str:
         if not _NAME.fullmatch(name):
-            raise ResultsError(f"experiment '{name}' has no name that a file can have: rename it")
+            raise ResultsError(f"experiment {name!r} has no name that a file can have: rename it")
         return self._path("experiments", f"{name}.json")
 
     @contextmanager
@@ -316,8 +312,17 @@ class Store:
         self, folder: str, is_right: Any, name: re.Pattern[str] = _IDENTITY
     ) -> dict[str, dict[str, Any]]:
         paths = self._stems(folder, "json", name)
-        records = {stem: self._read_json(path, is_right) for stem, path in paths.items()}
+        records = {stem: self._read_one(path, is_right) for stem, path in paths.items()}
         return {stem: record for stem, record in records.items() if record is not None}
+
+    def _read_one(self, path: str, is_right: Any) -> dict[str, Any] | None:
+        """One of many: if it cannot be read, the others are."""
+        try:
+            return self._read_json(path, is_right)
+        except ResultsError as error:
+            self.damaged[path] = str(error)
+            self._kept.add(path)
+            return None
 
     def _parsed(self, path: str, content: bytes | None, is_right: Any) -> dict[str, Any] | None:
         if content is None:
@@ -328,10 +333,11 @@ class Store:
             record = None
         if not isinstance(record, dict) or not is_right(record):
             if isinstance(record, dict) and record.get("schema", SCHEMA) != SCHEMA:
-                self._foreign.add(path)
+                self._kept.add(path)
             self.damaged[path] = "damaged, or written by another version of samt"
             return None
         self.damaged.pop(path, None)
+        self._kept.discard(path)
         return record
 
     def _write(self, path: str, content: bytes, *, durable: bool = True) -> None:
@@ -384,5 +390,5 @@ def _stems(paths: Sequence[str], ending: str, name: re.Pattern[str]) -> dict[str
 
 def _checked(identity: str) -> str:
     if not _IDENTITY.fullmatch(identity):
-        raise ResultsError(f"'{identity}' is no identity of a cell: it has 16 digits 0-9 a-f")
+        raise ResultsError(f"{identity!r} is no identity of a cell: it has 16 digits 0-9 a-f")
     return identity

@@ -57,7 +57,7 @@ class Events:
             "loss/train": row["train_loss"],
             f"loss/{self._part}": row[f"{self._part}_loss"],
             f"{metric}/{self._part}": row[f"{self._part}_metric"],
-            **{f"step size/{block}": size for block, size in row["step_sizes"].items()},
+            **{f"step_size/{block}": size for block, size in row["step_sizes"].items()},
         }
         for name, value in scalars.items():
             self._writer.add_scalar(name, value, row["step"])
