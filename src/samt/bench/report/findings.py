@@ -11,6 +11,7 @@ from typing import Any
 from samt.bench.errors import ReportError
 from samt.bench.experiments.frames import cells_frame, experiment_record
 from samt.bench.experiments.store import Store
+from samt.bench.report.convergence import Rate, rates
 from samt.bench.report.discrepancies import Discrepancies, discrepancies
 from samt.bench.report.grids import Grid, grids
 from samt.bench.report.mean_curves import MeanCurve, mean_curves
@@ -32,6 +33,7 @@ class Findings:
         grids: final numbers.
         curves: mean over seeds.
         dependences: of the final metric on an option.
+        rates: of convergence, where the solution is known.
         ranks: of each method, the best first.
         differences: to the best method of each place.
         discrepancies: what could not be reproduced.
@@ -45,6 +47,7 @@ class Findings:
     grids: Sequence[Grid]
     curves: Sequence[MeanCurve]
     dependences: Sequence[Dependence]
+    rates: Sequence[Rate]
     ranks: Sequence[MeanRank]
     differences: Sequence[Difference]
     discrepancies: Discrepancies
@@ -104,6 +107,7 @@ def _findings(store: Store, name: str, paper: Path | None) -> Findings:
         grids=tables,
         curves=mean_curves(store, cells),
         dependences=dependences(cells, tables),
+        rates=rates(store, cells),
         ranks=mean_ranks(cells),
         differences=paired_differences(cells),
         discrepancies=discrepancies(tables, cells, absent),

@@ -115,6 +115,7 @@ _WORDS = {"agrees": "agree", "better": "better", "worse": "worse"}
 def _sections(findings: Findings) -> list[Section]:
     parts = {
         Section("numbers", "Final numbers"): findings.grids,
+        Section("convergence", "Convergence and its bound"): findings.rates,
         Section("sensitivity", "Sensitivity"): findings.dependences,
         Section("curves", "Curves"): findings.curves,
         Section("steps", "Step sizes"): [

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from samt.bench.report.convergence import DATA, Rate
 from samt.bench.report.findings import Findings
 from samt.bench.report.grids import Grid
 from samt.bench.report.mean_curves import MeanCurve
@@ -30,7 +31,7 @@ def payload(findings: Findings) -> dict[str, Any]:
         findings: of the experiment.
 
     Returns:
-        `labels` (index of a method = its colour), `places` and `dependences`.
+        `labels` (index of a method = its colour), `places`, `dependences` and `rates`.
     """
     index = {label: series for series, label in enumerate(findings.labels)}
     places: dict[tuple[str, str, str], dict[str, Any]] = {}
@@ -44,6 +45,7 @@ def payload(findings: Findings) -> dict[str, Any]:
         "labels": list(findings.labels),
         "places": list(places.values()),
         "dependences": _dependences(findings.dependences),
+        "rates": _rates(findings.rates, index),
     }
 
 
@@ -117,6 +119,22 @@ def _dependences(dependences: Iterable[Dependence]) -> list[dict[str, Any]]:
             }
         )
     return list(found.values())
+
+
+def _rates(rates: Iterable[Rate], index: dict[str, int]) -> list[dict[str, Any]]:
+    """One place with all methods, or none."""
+    lines = [
+        {
+            "series": index[one.label],
+            "seeds": one.seeds,
+            "x": _numbers(one.steps),
+            "y": _numbers(one.errors),
+            "sd": _numbers(one.deviations),
+            "limit": _numbers(one.limit),
+        }
+        for one in rates
+    ]
+    return [{**_where((DATA, "additive", ""), "rmse"), "lines": lines}] if lines else []
 
 
 def _numbers(values: Iterable[float]) -> list[float | None]:

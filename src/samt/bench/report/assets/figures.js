@@ -102,7 +102,7 @@ class PlotFigure {
     this.root = root;
     this.kind = root.dataset.plot;
     this.report = reportOf(root.dataset.source);
-    this.places = this.kind === "sensitivity" ? this.report.dependences : this.report.places;
+    this.places = { sensitivity: this.report.dependences, convergence: this.report.rates }[this.kind] ?? this.report.places;
     if (this.kind === "steps") this.places = this.places.filter((place) => this.methods(place).length);
     this.state = { hidden: new Set(), axis: "epochs", value: "metric", scale: "log" };
     this.canvas = root.querySelector(".canvas");

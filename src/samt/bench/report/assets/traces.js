@@ -219,4 +219,22 @@ function sensitivityTraces(report, state, colour) {
   return { traces, keys, notes, x: place.option, y: place.metric, log: false, logX: log, ticksX: logTicks(place.lines.flatMap((line) => line.x)), range: null, closest: true };
 }
 
-const TRACES = { curves: curveTraces, steps: stepTraces, sensitivity: sensitivityTraces };
+/** Squared distance to a known solution, and its bound, over the number of sweeps. */
+function rateTraces(report, state, colour) {
+  const traces = [], keys = [];
+  for (const line of state.place.lines) {
+    const name = report.labels[line.series], style = { ...look(line.series, colour), alpha: 0.14 };
+    keys.push({ id: name, name, style });
+    if (state.hidden.has(name)) continue;
+    const hover = line.y.map((v, i) => `${name}  ${withDeviation(v, line.sd[i], false)}, bound ${digits(line.limit[i])}`);
+    if (line.seeds > 1) traces.push(bandTrace(line.x, line.y, line.sd, style, true));
+    traces.push(lineTrace(name, line.x, line.y, style, hover));
+    const limit = lineTrace(name, line.x, line.limit, style, line.limit.map((v) => `${name}  bound ${digits(v)}`));
+    traces.push({ ...limit, mode: "lines", line: { color: style.colour, dash: "dot", width: 1.5 } });
+  }
+  const values = state.place.lines.flatMap((line) => [...line.y, ...line.limit]).filter((v) => v !== null);
+  const steps = state.place.lines.flatMap((line) => line.x);
+  return { traces, keys, notes: [], x: "sweeps", y: "mean of ‖w − w*‖²", log: true, ticks: logTicks(values), logX: true, ticksX: logTicks(steps), range: null, closest: true };
+}
+
+const TRACES = { curves: curveTraces, steps: stepTraces, sensitivity: sensitivityTraces, convergence: rateTraces };
