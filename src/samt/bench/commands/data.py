@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from samt.bench import data as datasets
+from samt.bench import options as flag
 from samt.bench.data.dataset import Dataset
 from samt.bench.data.download import is_official
 from samt.bench.data.registry import DATASETS, Entry, find, prepare
@@ -20,15 +21,6 @@ app = typer.Typer(
 )
 console = Console()
 
-_DataDir = Annotated[
-    Path | None,
-    typer.Option(
-        "--data-dir",
-        help="Folder of the data sets; without it, a folder of its own in the user's cache.",
-        envvar="SAMT_DATA_DIR",
-        show_default=False,
-    ),
-]
 _Name = Annotated[
     str, typer.Argument(metavar="NAME", help="A name from samt data list, or a path of your own.")
 ]
@@ -42,7 +34,7 @@ _SplitSeed = Annotated[
 
 
 @app.command("list")
-def list_command(data_dir: _DataDir = None) -> int:
+def list_command(data_dir: flag.DataDir = None) -> int:
     """All registered data sets, and which of them are here."""
     folder = data_dir or datasets.default_data_dir()
     table = Table(title=f"data sets, files in {folder}", title_justify="left", box=SIMPLE)
@@ -61,7 +53,7 @@ def list_command(data_dir: _DataDir = None) -> int:
 @app.command()
 def info(
     name: _Name,
-    data_dir: _DataDir = None,
+    data_dir: flag.DataDir = None,
     validation: _Validation = 0.0,
     split_seed: _SplitSeed = 0,
 ) -> int:
@@ -85,7 +77,7 @@ def info(
 
 
 @app.command("prepare")
-def prepare_command(name: _Name, data_dir: _DataDir = None) -> int:
+def prepare_command(name: _Name, data_dir: flag.DataDir = None) -> int:
     """Fetch a data set if it is not here, read all of it, and decode images for later.
 
     Downloads go on where they stopped, and are checked against the published checksums. Files

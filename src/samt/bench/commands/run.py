@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from samt.bench import data as datasets
+from samt.bench import options as flag
 from samt.bench.errors import ExperimentError
 from samt.bench.experiments.backends import default_jobs
 from samt.bench.experiments.grid import Machine
@@ -90,15 +91,7 @@ def run(
             show_default=False,
         ),
     ] = None,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(
-            "--data-dir",
-            help="Folder of the data sets; without it, a folder of its own in the user's cache.",
-            envvar="SAMT_DATA_DIR",
-            show_default=False,
-        ),
-    ] = None,
+    data_dir: flag.DataDir = None,
     tensorboard: Annotated[
         Path | None,
         typer.Option(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
@@ -124,34 +124,20 @@ def groups(
         DataError: no data set of the experiment is here.
     """
     patterns = _patterns(only)
+    builder = _Cells(experiment, machine)
     found: list[Group] = []
     absent: dict[str, DataError] = {}
-    variants = [
-        Variant(label, method, options)
-        for method in experiment.methods
-        for label, options in method.variants()
-    ]
-    builder = _Cells(experiment, machine)
-    for data, model, width, variant in itertools.product(
-        experiment.data, experiment.model, experiment.width, variants
-    ):
-        if parse(model)[0] in _WIDTHLESS and width is not experiment.width[0]:
-            continue  # their only width is in the name of the model
-        hidden = () if parse(model)[0] in _WIDTHLESS else tuple(width)
+    for data, model, hidden, variant in _combinations(experiment):
+        place = {
+            "data": short_name(data),
+            "model": model,
+            "width": "-".join(map(str, hidden)),
+            "method": variant.label,
+        }
         seeds = [
             seed
             for seed in experiment.seeds
-            if _is_wanted(
-                {
-                    "data": short_name(data),
-                    "model": model,
-                    "width": "-".join(map(str, hidden)),
-                    "method": variant.label,
-                    "seed": str(seed),
-                },
-                experiment,
-                patterns,
-            )
+            if _is_wanted({**place, "seed": str(seed)}, experiment, patterns)
         ]
         if seeds and data not in absent:
             try:
@@ -163,6 +149,23 @@ def groups(
     if not found:
         raise ExperimentError(f"{experiment.name}: no cell is left: check exclude and --only")
     return found, {short_name(data): str(error) for data, error in absent.items()}
+
+
+def _combinations(
+    experiment: Experiment,
+) -> Iterator[tuple[str, str, tuple[int, ...], Variant]]:
+    """Data, network, hidden widths and method, in the order of the file."""
+    variants = [
+        Variant(label, method, options)
+        for method in experiment.methods
+        for label, options in method.variants()
+    ]
+    for data, model in itertools.product(experiment.data, experiment.model):
+        # The only width of some networks is in the name of the model.
+        is_widthless = parse(model)[0] in _WIDTHLESS
+        for hidden in [()] if is_widthless else map(tuple, experiment.width):
+            for variant in variants:
+                yield data, model, hidden, variant
 
 
 class _Cells:
