@@ -55,7 +55,7 @@ CHANGES: dict[str, list[Any]] = {
         replace(SOURCE, validation=0.2),
     ],
     "data_sha256": ["cd" * 32],
-    "model": ["cnn", "mlp:1"],
+    "model": ["cnn", "cnn:8"],
     "hidden": [(), (30,), (300, 300), (3, 0, 0)],
     "dropout": [0.5],
     "batch_size": [65],
@@ -311,3 +311,8 @@ def test_a_cell_that_learns_with_other_numbers_is_another_cell() -> None:
     spec = parse_spec("samt:step_size=row", {"lr": repr(nearly)})
     assert replace(CELL, spec=spec).identity != CELL.identity
     assert Cell.from_job(json.loads(json.dumps(replace(CELL, spec=spec).as_job()))).spec == spec
+
+
+def test_a_network_has_one_identity_however_it_is_written() -> None:
+    assert replace(CELL, model="cnn").identity == replace(CELL, model="cnn:16,32").identity
+    assert replace(CELL, model="cnn").identity != replace(CELL, model="cnn:16").identity

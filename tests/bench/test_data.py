@@ -194,6 +194,13 @@ def test_old_runs_can_be_resumed(
     assert load(name, folder).fingerprint.startswith(fingerprint)
 
 
+def test_the_unit_of_the_target_is_part_of_the_checksum_and_of_no_old_fingerprint() -> None:
+    data = load("diabetes", None)
+    doubled = replace(data, target_scale=2 * data.target_scale)
+    assert doubled.fingerprint == data.fingerprint
+    assert doubled.checksum != data.checksum
+
+
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
 def test_real_files(real_data_dir: Path, name: str) -> None:
     data = load(name, real_data_dir)

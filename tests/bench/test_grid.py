@@ -340,14 +340,29 @@ def test_no_number_of_the_test_part_reaches_a_tuning_cell(tmp_path: Path) -> Non
 
 
 def test_split_takes_a_number_or_that_of_the_seed() -> None:
-    what = experiment(methods=["sgd", TUNED], seeds=[0, 4], tuning={"seeds": [2]}, split="seed")
-    plain, tuned = groups(what, Machine())[0]
+    what = experiment(methods=["sgd"], seeds=[0, 4], split="seed")
+    (plain,), _ = groups(what, Machine())
     assert [cell.source.split_seed for cell in plain.final({})] == [0, 4]
     assert len({cell.data_sha256 for cell in plain.final({})}) == 2
-    assert tuned.tuning[0][1][0].source.split_seed == 2
     (fixed,), _ = groups(experiment(seeds=[0, 4], split=3), Machine())
     assert [cell.source.split_seed for cell in fixed.final({})] == [3, 3]
     assert len({cell.data_sha256 for cell in fixed.final({})}) == 1
+
+
+def test_with_a_split_for_each_seed_none_chooses_by_the_data_of_another() -> None:
+    what = experiment(methods=[TUNED], seeds=[0, 4], tuning={"seeds": [2]}, split="seed")
+    one, other = groups(what, Machine())[0]
+    for seed, group in ((0, one), (4, other)):
+        for options, cells in group.tuning:
+            assert [(cell.seed, cell.source.split_seed) for cell in cells] == [(seed, seed)]
+            (final,) = group.final(options)
+            assert (final.seed, final.source.split_seed) == (seed, seed)
+            # No test sample of the split is among those that choose or learn.
+            (tuning,) = cells
+            data, seen = final.source.load(), tuning.source.load()
+            test = {sample.tobytes() for sample in data.test.inputs.numpy()}
+            for part in (seen.train, seen.test):
+                assert not test & {sample.tobytes() for sample in part.inputs.numpy()}
 
 
 def test_the_data_are_read_once_for_all_cells(

@@ -136,10 +136,22 @@ def test_without_a_folder_nothing_is_written(
 def test_without_tensorboard_one_line_says_how_to_get_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, samt_here: Samt
 ) -> None:
-    check_tensorboard()
+    check_tensorboard(tmp_path)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ExperimentError, match=r"pip install 'samt\[tensorboard\]'"):
-        check_tensorboard()
+        check_tensorboard(tmp_path)
     outcome = samt_here("run", "smoke", "--results", tmp_path, "--tensorboard", tmp_path / "events")
     outcome.is_user_error("--tensorboard needs TensorBoard", "pip install 'samt[tensorboard]'")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_any_cell_runs(
+    tmp_path: Path, samt_here: Samt
+) -> None:
+    (tmp_path / "file").write_text("")
+    folder = tmp_path / "file" / "events"
+    with pytest.raises(ExperimentError, match="choose another folder"):
+        check_tensorboard(folder)
+    outcome = samt_here("run", "smoke", "--results", tmp_path / "r", "--tensorboard", folder)
+    outcome.is_user_error("cannot write", "choose another folder")
+    assert not (tmp_path / "r").exists()

@@ -105,6 +105,16 @@ def parse(text: str) -> tuple[str, tuple[int, ...]]:
     return name, tuple(map(int, numbers))
 
 
+def normal(text: str) -> str:
+    """A model's spec without channels that are its own anyway.
+
+    >>> normal("cnn:16,32"), normal("cnn:8")
+    ('cnn', 'cnn:8')
+    """
+    name, channels = parse(text)
+    return name if channels == _CHANNELS[name] else f"{name}:{','.join(map(str, channels))}"
+
+
 class Additive(nn.Module):
     """A sum of linear maps, each of its own inputs: the blocks of the convergence analysis.
 

@@ -121,7 +121,7 @@ def run(
       samt run table2 --backend ray --address auto --results s3://bucket/samt
     """
     if tensorboard is not None:
-        check_tensorboard()
+        check_tensorboard(tensorboard)
     if backend == "local" and not dry_run:
         nursery.warm()
     store = Store(results)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 
 from samt.bench import data as datasets
+from samt.bench import models
 from samt.bench.data import Dataset
 from samt.bench.data.own import is_path
 from samt.bench.experiments.code_version import code_version
@@ -106,7 +107,7 @@ class Cell:
             "data_sha256": self.data_sha256,
             "split_seed": self.source.split_seed,
             "validation": self.source.validation,
-            "model": self.model,
+            "model": models.normal(self.model),
             "hidden": list(self.hidden),
             "dropout": self.dropout,
             "batch_size": self.batch_size,

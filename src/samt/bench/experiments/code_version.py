@@ -16,7 +16,12 @@ from samt.bench.method_specs import METHOD_OPTIONS, SOLVERS
 
 _PACKAGE = Path(samt.__file__).parent
 # The loop, the networks, and how a method is built from its options.
-_BENCH = ("bench/training.py", "bench/models.py", "bench/methods.py", "bench/schedules.py")
+_BENCH = (
+    *("bench/training.py", "bench/models.py", "bench/methods.py", "bench/schedules.py"),
+    "bench/experiments/budget.py",
+)
+# A better message must cost no result.
+_WORDS = ("errors.py",)
 _MODULES = {
     "samt": "optimizer.py",
     "dante": "baselines/dante.py",
@@ -78,7 +83,10 @@ def _imports(path: Path) -> Iterator[Path]:
             names = [alias.name for alias in node.names]
         for name in names:
             # The package's own list of public names runs nothing.
-            if name.startswith("samt.") and (found := _path(name)).is_file():
+            if not name.startswith("samt."):
+                continue
+            found = _path(name)
+            if found.is_file() and found.name not in _WORDS:
                 yield found
 
 

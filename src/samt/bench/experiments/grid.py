@@ -141,7 +141,7 @@ def groups(
         ]
         if seeds and data not in absent:
             try:
-                found.append(builder.group(data, model, hidden, variant, seeds))
+                found += builder.groups(data, model, hidden, variant, seeds)
             except DataError as error:
                 absent[data] = error
     if not found and absent:
@@ -174,13 +174,30 @@ class _Cells:
     def __init__(self, experiment: Experiment, machine: Machine) -> None:
         self.experiment = experiment
         self.machine = machine
-        self._checksum = cache(lambda source: source.load().fingerprint)
+        self._checksum = cache(lambda source: source.load().checksum)
 
-    def group(
+    def groups(
         self, data: str, model: str, hidden: tuple[int, ...], variant: Variant, seeds: list[int]
+    ) -> list[Group]:
+        """One group; or one for each seed, where each has a split and must not choose by another's.
+
+        What is test part in one split is validation part in another.
+        """
+        if self.experiment.split == "seed" and variant.method.tune:
+            return [self._group(data, model, hidden, variant, [one], [one]) for one in seeds]
+        tuning = self.experiment.tuning.seeds
+        return [self._group(data, model, hidden, variant, seeds, tuning)]
+
+    def _group(
+        self,
+        data: str,
+        model: str,
+        hidden: tuple[int, ...],
+        variant: Variant,
+        seeds: Sequence[int],
+        tuning_seeds: Sequence[int],
     ) -> Group:
-        """One group; the cells that count are made once their options are known."""
-        experiment = self.experiment
+        """The cells that count are made once their options are known."""
 
         def cells(chosen: Options, seeds: Sequence[int], tuning: bool) -> list[Cell]:
             return [
@@ -190,7 +207,7 @@ class _Cells:
         for seed in seeds:  # now, not when the options are known
             self._checksum(self._source(data, seed, tuning=False))
         tuning = [
-            (options, cells(options, experiment.tuning.seeds, True))
+            (options, cells(options, tuning_seeds, True))
             for options in (variant.choices if variant.method.tune else [])
         ]
         return Group(variant, tuning, lambda chosen: cells(chosen, seeds, False))

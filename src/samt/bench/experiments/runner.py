@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -195,6 +196,7 @@ class Runner:
             "attempt": 1,
             "commit": commit(),
             "jobs": self.options.jobs,
+            "host": socket.gethostname(),
             "tensorboard": None if folder is None else str(folder.absolute()),
         }
 
@@ -242,4 +244,4 @@ def _entry(cell: Cell) -> dict[str, Any]:
 
 def _place(entry: Mapping[str, Any]) -> tuple[Any, ...]:
     """Where a cell stands in its experiment, whatever the version of the code."""
-    return tuple(entry[name] for name in ("role", "data", "model", "width", "label", "seed"))
+    return tuple(entry.get(name) for name in ("role", "data", "model", "width", "label", "seed"))

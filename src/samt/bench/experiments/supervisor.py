@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import socket
 import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import TimeoutError as NotYet
 from typing import Any, Literal
 
+import torch
+
+from samt.bench.errors import ExperimentError
 from samt.bench.experiments.cells import Cell
+from samt.bench.experiments.code_version import code_version
 from samt.bench.experiments.nursery import Child, Nursery
 from samt.bench.experiments.store import Store
 from samt.bench.experiments.worker import STOPPED, CellRun
@@ -72,6 +77,7 @@ def supervise(job: Mapping[str, Any]) -> Outcome:
     if interrupt.stop.is_set():
         return "stopped"
     cell, store = Cell.from_job(job), Store(job["store"])
+    _check_versions(cell, job["host"])
     identity = cell.identity
     if not store.claim(identity, {"name": cell.name, "attempt": 1, "share": 0.0}):
         return "elsewhere"
@@ -95,6 +101,19 @@ def supervise(job: Mapping[str, Any]) -> Outcome:
     run.attempt = attempt
     run.give_up("timed-out" if deadline.is_over else "killed", _reason(code, printed))
     return "done"
+
+
+def _check_versions(cell: Cell, host: str) -> None:
+    """Refuse a machine of the cluster on which the same cell would be another one."""
+    if socket.gethostname() == host:
+        return
+    here = {"code": code_version(cell.spec.name), "torch": torch.__version__}
+    for name, version in here.items():
+        if cell.record[name] != version:
+            raise ExperimentError(
+                f"{socket.gethostname()} has another version of {name} than {host} ({version}, not "
+                f"{cell.record[name]}): install the same there"
+            )
 
 
 class _Deadline:

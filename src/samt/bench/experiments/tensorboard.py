@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,17 +14,28 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 
-def check_tensorboard() -> None:
+def check_tensorboard(folder: Path) -> None:
     """Find out before any work whether TensorBoard can be written.
 
+    Args:
+        folder: where its files go; it is made.
+
     Raises:
-        ExperimentError: it is not installed.
+        ExperimentError: it is not installed, or the folder cannot be written.
     """
     try:
         import torch.utils.tensorboard  # noqa: F401
     except ImportError as error:
         raise ExperimentError(
             "--tensorboard needs TensorBoard: pip install 'samt[tensorboard]'"
+        ) from error
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ExperimentError(
+            f"cannot write {folder} ({error.strerror}): choose another folder for --tensorboard"
         ) from error
 
 

@@ -21,6 +21,7 @@ import torch
 
 from samt.bench.data import Dataset
 from samt.bench.errors import DataError, UserError
+from samt.bench.experiments.budget import Budget
 from samt.bench.experiments.cells import Cell, Source
 from samt.bench.experiments.environment import machine, versions
 from samt.bench.experiments.store import Store
@@ -32,7 +33,6 @@ from samt.errors import SAMTError
 STOPPED = 75  # exit code of a cell that was told to stop and can go on later
 _BEAT = 1.0  # seconds
 _SNAPSHOT = 1.0  # between two snapshots in memory, which are written when the cell must stop
-_FOREVER = 1 << 62
 # Of the last row of the curve into the summary.
 _LAST = (
     *("epoch", "updates", "forward_passes", "backward_passes", "seconds", "train_loss"),
@@ -67,7 +67,7 @@ def main(job: Mapping[str, Any]) -> int:
 def load(source: Source) -> Dataset:
     """The data of a cell, with their checksum; kept for the next cell that uses them."""
     data = source.load()
-    assert data.fingerprint
+    assert data.checksum
     return data
 
 
@@ -141,11 +141,11 @@ class CellRun:
         cell = self.cell
         torch.set_num_threads(cell.threads)
         data = load(cell.source)
-        if data.fingerprint != cell.data_sha256:
+        if data.checksum != cell.data_sha256:
             raise DataError(f"{cell.source.name} is not the same on this machine: copy the files")
         self._metric, self._task = data.metric, data.task
         trainer, step = self._resumed(data)
-        budget = _Budget(cell, trainer)
+        budget = Budget(cell.budget, cell.evaluate, trainer)
         status = "running" if self.rows else self._measure(trainer, step, math.nan)
         while status == "running" and step < budget.steps and not budget.is_spent():
             stop = min((step // budget.every + 1) * budget.every, budget.steps)
@@ -182,10 +182,10 @@ class CellRun:
     def _is_late(self) -> bool:
         return self.job["timeout"] is not None and self._wall > self.job["timeout"]
 
-    def _until(self, budget: _Budget) -> Callable[[], bool]:
+    def _until(self, budget: Budget) -> Callable[[], bool]:
         return lambda: self._stopped or budget.is_spent() or self._is_late()
 
-    def _reporter(self, start: int, budget: _Budget) -> Callable[..., None]:
+    def _reporter(self, start: int, budget: Budget) -> Callable[..., None]:
         def report(steps: int, loss: float, step_sizes: dict[str, float]) -> None:
             share = budget.share(start + steps)
             self.note.update(share=share, loss=loss, wall=self._wall)
@@ -295,36 +295,6 @@ class CellRun:
             "versions": versions(),
             "commit": self.job["commit"],
         }
-
-
-class _Budget:
-    """How many steps a cell has, as far as that can be said before."""
-
-    def __init__(self, cell: Cell, trainer: Trainer) -> None:
-        self._budget, self._trainer = cell.budget, trainer
-        self.steps_per_epoch = trainer.steps_per_epoch
-        trainer.share = self.share
-        self.every = max(1, round(cell.evaluate * self.steps_per_epoch))
-        epochs = cell.budget.get("epochs")
-        self.steps = _FOREVER if epochs is None else round(epochs * self.steps_per_epoch)
-        if "passes" in cell.budget and trainer.method.full_batch:
-            raise DataError(
-                f"method {cell.spec.name} takes no passes through the network: give it a budget "
-                f"of epochs or seconds"
-            )
-
-    def is_spent(self) -> bool:
-        """Whether passes or seconds are used up."""
-        return "epochs" not in self._budget and self._used() >= 1
-
-    def share(self, step: int) -> float:
-        """How much of the budget is used up, from 0 to 1."""
-        return min(1.0, step / max(self.steps, 1) if "epochs" in self._budget else self._used())
-
-    def _used(self) -> float:
-        if "passes" in self._budget:
-            return sum(self._trainer.method.passes) / self._budget["passes"]
-        return self._trainer.seconds_so_far() / self._budget["seconds"]
 
 
 if __name__ == "__main__":
