@@ -1,0 +1,64 @@
+"""Cells that do not finish: each status is kept, shown, and treated as it should be."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from samt.bench.experiments.store import Store
+
+from .conftest import ENVIRONMENT
+from .grids import assert_same, finish, numbers, run_command, write_grid
+
+
+def _run(file: Path, results: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        run_command(file, results),
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def test_a_cell_that_took_too_long_goes_on_when_it_has_more_time(tmp_path: Path) -> None:
+    grid = "width: 8\nbudget: {epochs: 150}\nmethods: [samt]\n"
+    short = write_grid(tmp_path / "short.yaml", f"{grid}timeout: 1\n")
+    results, whole = tmp_path / "results", tmp_path / "whole"
+    store = Store(str(results))
+    assert _run(short, results).returncode == 1
+    (summary,) = store.summaries().values()
+    assert summary["status"] == "timed-out"
+    assert 0 < summary["steps"] < 150 * 23
+    assert summary["epochs"] == store.curve(summary["identity"])["epoch"].iloc[-1]
+    again = _run(short, results)
+    assert again.returncode == 1
+    assert (store.summary(summary["identity"]) or {})["started"] == summary["started"]
+    finish(write_grid(tmp_path / "long.yaml", grid), results)
+    (finished,) = store.summaries().values()
+    assert finished["identity"] == summary["identity"]
+    assert finished["status"] == "finished"
+    assert finished["wall_seconds"] > summary["wall_seconds"] - 0.5
+    finish(write_grid(tmp_path / "whole.yaml", grid), whole)
+    assert_same(numbers(results), numbers(whole))
+
+
+def test_failed_and_diverged_cells_are_kept_with_the_reason(tmp_path: Path) -> None:
+    grid = 'model: "cnn:4"\nwidth: 8\nbudget: {epochs: 1}\nmethods: [dladmm, "sgd:lr=1e20", sgd]\n'
+    file, results = write_grid(tmp_path / "grid.yaml", grid), tmp_path / "results"
+    done = _run(file, results)
+    assert done.returncode == 1
+    assert "1 diverged, 1 failed, 1 finished" in done.stdout
+    found = {one["cell"]["method"]: one for one in Store(str(results)).summaries().values()}
+    assert found["dladmm"]["status"] == "failed"
+    assert "solves fully connected networks" in found["dladmm"]["error"]
+    assert found["dladmm"]["traceback"] is None  # a user's mistake needs none
+    diverged = next(one for one in found.values() if one["label"] == "sgd:lr=1e20")
+    assert diverged["status"] == "diverged"
+    assert diverged["test_metric"] is None
+    assert diverged["best_test_metric"] is None
+    # What failed is tried again, what diverged is a result.
+    again = _run(file, results)
+    assert again.stdout.count("failed  digits") >= 1
+    assert "diverged  digits" not in again.stdout
