@@ -79,7 +79,7 @@ PUBLISHED: dict[str, Published] = {
     ),
     "least-squares": Published(
         "linear regression in coupled blocks, drawn with the split seed",
-        "Gaussian inputs of known covariance and known solution (module least_squares)",
+        "https://arxiv.org/abs/2508.04193",
         "none needed",
     ),
     "mnist": Published(
