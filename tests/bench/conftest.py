@@ -73,11 +73,17 @@ def samt_here(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     return run
 
 
-def samt_process(*arguments: str | Path, **more: Any) -> Outcome:
+def samt_process(*arguments: str | Path, timeout: float = 60, **more: Any) -> Outcome:
     """`samt` in a process of its own."""
     command = [*COMMAND, *(str(argument) for argument in arguments)]
     done = subprocess.run(
-        command, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False, **more
+        command,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        **more,
     )
     return Outcome(done.returncode, done.stdout, done.stderr)
 

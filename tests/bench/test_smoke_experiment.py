@@ -14,7 +14,7 @@ from .conftest import samt_process
 
 
 def test_every_method_and_step_size_finishes_on_digits(tmp_path: Path) -> None:
-    outcome = samt_process("run", "smoke", "--results", tmp_path)
+    outcome = samt_process("run", "smoke", "--results", tmp_path, timeout=300)
     assert outcome.code == 0, outcome
     assert outcome.err == ""
     cells = list(Store(str(tmp_path)).summaries().values())
