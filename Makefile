@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 SAMT_DATA_DIR ?= $(abspath $(wildcard ../shared/data))
 export SAMT_DATA_DIR
 
-.PHONY: demo test lint bench docs clean
+.PHONY: demo test lint bench paper docs clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -30,6 +30,9 @@ lint: $(STAMP)  ## ruff and mypy
 bench: $(STAMP)  ## cost of a step, as a ratio to torch SGD, into docs/performance.md; takes hours
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[benchmark]'
 	$(BIN)/python benchmarks/run.py
+
+paper: $(STAMP)  ## the page of measured beside published numbers, from the results that are kept
+	$(BIN)/samt report paper/results -o docs/paper --no-figures
 
 docs: $(STAMP)  ## the documentation site, into site/
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'

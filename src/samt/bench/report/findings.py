@@ -11,6 +11,7 @@ from typing import Any
 from samt.bench.errors import ReportError
 from samt.bench.experiments.frames import cells_frame, experiment_record
 from samt.bench.experiments.store import Store
+from samt.bench.report.choices import Choices, choices
 from samt.bench.report.convergence import Rate, rates
 from samt.bench.report.discrepancies import Discrepancies, discrepancies
 from samt.bench.report.grids import Grid, grids
@@ -31,6 +32,7 @@ class Findings:
         title: for people.
         labels: all methods, in the order of the experiment; colours follow it.
         grids: final numbers.
+        choices: what was tried on the validation part.
         curves: mean over seeds.
         dependences: of the final metric on an option.
         rates: of convergence, where the solution is known.
@@ -45,6 +47,7 @@ class Findings:
     title: str
     labels: Sequence[str]
     grids: Sequence[Grid]
+    choices: Sequence[Choices]
     curves: Sequence[MeanCurve]
     dependences: Sequence[Dependence]
     rates: Sequence[Rate]
@@ -105,6 +108,7 @@ def _findings(store: Store, name: str, paper: Path | None) -> Findings:
         title=str(record.get("title") or name),
         labels=labels,
         grids=tables,
+        choices=choices(cells),
         curves=mean_curves(store, cells),
         dependences=dependences(cells, tables),
         rates=rates(store, cells),

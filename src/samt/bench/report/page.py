@@ -122,6 +122,7 @@ def _sections(findings: Findings) -> list[Section]:
             curve for curve in findings.curves if curve.step_sizes and curve.axes
         ],
         Section("methods", "Ranks and differences"): findings.differences,
+        Section("choices", "Chosen on the validation part"): findings.choices,
         Section("gaps", "What we could not reproduce and why"): [True],
         Section("made", "How it was made"): [True],
     }
