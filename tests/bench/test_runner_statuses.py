@@ -8,7 +8,8 @@ from pathlib import Path
 from samt.bench.experiments.store import Store
 
 from .conftest import ENVIRONMENT
-from .grids import assert_same, finish, numbers, run_command, write_grid
+from .grids import assert_same, finish, numbers, run_command, stamps, write_grid
+from .test_results import mounted
 
 
 def _run(file: Path, results: Path) -> subprocess.CompletedProcess[str]:
@@ -62,3 +63,20 @@ def test_failed_and_diverged_cells_are_kept_with_the_reason(tmp_path: Path) -> N
     again = _run(file, results)
     assert again.stdout.count("failed  digits") >= 1
     assert "diverged  digits" not in again.stdout
+
+
+def test_a_full_disk_ends_the_run_in_one_line_and_loses_nothing(tmp_path: Path) -> None:
+    grid = "width: [8, 16, 32]\nseeds: 4\nbudget: {epochs: 2}\nmethods: [sgd]\n"
+    file, disk, whole = write_grid(tmp_path / "grid.yaml", grid), tmp_path / "disk", tmp_path / "w"
+    with mounted(disk, "size=84k"):
+        full = _run(file, disk)
+        assert full.returncode == 2, full
+        assert full.stderr.count("\n") == 1
+        assert "free some space" in full.stderr
+        finished = stamps(disk)
+        assert len(finished) < 12
+        subprocess.run(["mount", "-o", "remount,size=8m", str(disk)], check=True)
+        finish(file, disk)
+        assert finished.items() <= stamps(disk).items()
+        finish(file, whole)
+        assert_same(numbers(disk), numbers(whole))

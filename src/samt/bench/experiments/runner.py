@@ -16,7 +16,7 @@ from samt.bench.experiments.environment import commit
 from samt.bench.experiments.grid import Group, Machine, groups
 from samt.bench.experiments.spec import Experiment
 from samt.bench.experiments.store import Store
-from samt.bench.experiments.supervisor import interrupt, is_done, supervise
+from samt.bench.experiments.supervisor import interrupt, is_done, supervise, supervise_here
 
 _WAIT = 1.0  # seconds, while other runners have all that is left
 
@@ -146,6 +146,7 @@ class Runner:
         """
         settled: set[str] = set()
         options = self.options
+        supervising = supervise_here if options.backend == "local" else supervise
         with workers(options.backend, options.jobs, options.threads, options.address) as apply:
             while not interrupt.stop.is_set():
                 self._register()
@@ -153,7 +154,7 @@ class Runner:
                 left = {one: entry for one, entry in pending if one not in settled}
                 if not left:
                     break
-                outcomes = apply(supervise, [self._job(*entry) for entry in left.values()])
+                outcomes = apply(supervising, [self._job(*entry) for entry in left.values()])
                 done = zip(left, outcomes, strict=True)
                 settled |= {identity for identity, outcome in done if outcome == "done"}
                 if all(outcome == "elsewhere" for outcome in outcomes):

@@ -103,6 +103,18 @@ def supervise(job: Mapping[str, Any]) -> Outcome:
     return "done"
 
 
+def supervise_here(job: Mapping[str, Any]) -> Outcome:
+    """`supervise` in a thread of the runner: where one cannot write, the others stop too.
+
+    They would be waited for, perhaps for hours, before anybody learns of the error.
+    """
+    try:
+        return supervise(job)
+    except BaseException:
+        interrupt.stop.set()
+        raise
+
+
 def _check_versions(cell: Cell, host: str) -> None:
     """Refuse a machine of the cluster on which the same cell would be another one."""
     if socket.gethostname() == host:
