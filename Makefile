@@ -32,7 +32,7 @@ bench: $(STAMP)  ## cost of a step, as a ratio to torch SGD, into docs/performan
 	$(BIN)/python benchmarks/run.py
 
 paper: $(STAMP)  ## the page of measured beside published numbers, from the results that are kept
-	$(BIN)/samt report paper/results -o docs/paper --no-figures
+	$(BIN)/samt report docs/paper/results -o docs/paper --no-figures
 
 docs: $(STAMP)  ## the documentation site, into site/
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'

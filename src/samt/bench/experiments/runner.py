@@ -31,6 +31,7 @@ class Plan:
         profile: of the file, or None.
         groups: in the order of the file.
         absent: data sets that are not here, each with what is missing.
+        data_dir: where it was looked for.
     """
 
     experiment: Experiment
@@ -38,6 +39,7 @@ class Plan:
     profile: str | None
     groups: Sequence[Group]
     absent: Mapping[str, str]
+    data_dir: Path | None = None
 
     @classmethod
     def of(
@@ -60,7 +62,8 @@ class Plan:
         Raises:
             UserError: as `grid.groups`.
         """
-        return cls(experiment, file, profile, *groups(experiment, machine, only))
+        found, absent = groups(experiment, machine, only)
+        return cls(experiment, file, profile, found, absent, machine.data_dir)
 
     def record(self, cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """What the store keeps about the experiment.
@@ -73,7 +76,11 @@ class Plan:
             "title": self.experiment.title,
             "file": str(self.file),
             "profile": self.profile,
-            "absent": dict(self.absent),
+            # Results are shown to others, who have no use for a path of this machine.
+            "absent": {
+                data: reason.replace(str(self.data_dir), "the data folder")
+                for data, reason in self.absent.items()
+            },
             "definition": hashlib.sha256(definition.encode()).hexdigest()[:16],
             "cells": list(cells),
         }
