@@ -137,7 +137,7 @@ def test_cells_of_the_worker(samt_here: Samt, tmp_path: Path) -> None:
                 label=f"my {method}",
                 spec=parse_spec(method),
                 source=source,
-                data_sha256=source.load().fingerprint,
+                data_sha256=source.load().checksum,
                 model="mlp",
                 hidden=(4,),
                 dropout=0.0,

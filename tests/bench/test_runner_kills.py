@@ -35,7 +35,7 @@ methods:
   - {method: adam, tune: {lr: [0.001, 0.01]}}
 """
 # Fifty by hand: SAMT_TEST_KILLS=50 pytest tests/bench/test_runner_kills.py
-_KILLS = int(os.environ.get("SAMT_TEST_KILLS", "12"))
+_KILLS = int(os.environ.get("SAMT_TEST_KILLS", "8"))
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def test_a_cell_whose_process_always_dies_is_kept_as_killed_and_tried_again(
 def test_a_stopped_run_says_how_to_go_on_and_goes_on_inside_its_cells(
     tmp_path: Path, name: str
 ) -> None:
-    grid = "width: 8\nseeds: 2\nbudget: {epochs: 200}\nmethods: [sgd]\n"
+    grid = "width: 8\nseeds: 2\nbudget: {epochs: 100}\nmethods: [sgd]\n"
     file = write_grid(tmp_path / "grid.yaml", grid)
     stopped, whole = tmp_path / "stopped", tmp_path / "whole"
     with running(file, stopped) as runner:

@@ -94,7 +94,7 @@ def chromium() -> str | None:
     return next(filter(None, map(shutil.which, names)), None)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     """A headless Chromium."""
     path = chromium()
@@ -161,7 +161,7 @@ def open_page(browser: Browser) -> Iterator[Open]:
         context.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report of two experiments, without figures."""
     folder = tmp_path_factory.mktemp("shown")
