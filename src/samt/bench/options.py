@@ -44,6 +44,15 @@ Data: TypeAlias = Annotated[
         metavar="NAME",
     ),
 ]
+Results: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--results",
+        help="Where results lie: a folder, or any URL that fsspec knows, such as s3://bucket/runs.",
+        envvar="SAMT_RESULTS",
+        metavar="LOCATION",
+    ),
+]
 DataDir: TypeAlias = Annotated[
     Path | None,
     _flag(

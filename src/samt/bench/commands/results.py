@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 from rich.console import Console
 
+from samt.bench import options as flag
 from samt.bench import statistics
 from samt.bench.errors import ResultsError, SettingsError
 from samt.bench.experiments import export, frames
@@ -29,19 +30,10 @@ app = typer.Typer(
 console = Console()
 
 _PREFIX = re.compile(r"[0-9a-f]{4,16}")
-_Results = Annotated[
-    str,
-    typer.Option(
-        "--results",
-        help="Where results lie: a folder, or any URL that fsspec knows, such as s3://bucket/runs.",
-        envvar="SAMT_RESULTS",
-        metavar="LOCATION",
-    ),
-]
 
 
 @app.command("list")
-def list_command(results: _Results = "results") -> int:
+def list_command(results: flag.Results = "results") -> int:
     """All experiments, and how many of their cells have finished, failed and so on."""
     store = Store(results)
     counts = frames.counts_frame(store)
@@ -62,7 +54,7 @@ def show(
             help="An experiment, or a cell: its 16 digits or the first of them, at least 4.",
         ),
     ],
-    results: _Results = "results",
+    results: flag.Results = "results",
     metric: Annotated[
         str,
         typer.Option(
@@ -107,7 +99,7 @@ def export_command(
     output: Annotated[
         Path, typer.Option("-o", "--output", help="The file; replaced if it is there.")
     ],
-    results: _Results = "results",
+    results: flag.Results = "results",
     form: Annotated[
         str | None,
         typer.Option(
@@ -153,7 +145,7 @@ def merge_command(
         list[str],
         typer.Argument(metavar="SOURCE...", help="Folders or URLs of results; only read."),
     ],
-    results: _Results = "results",
+    results: flag.Results = "results",
 ) -> int:
     """Copy results of other locations into --results.
 
@@ -183,7 +175,7 @@ def merge_command(
 
 @app.command()
 def prune(
-    results: _Results = "results",
+    results: flag.Results = "results",
     status: Annotated[
         str | None,
         typer.Option(

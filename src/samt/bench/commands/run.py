@@ -6,6 +6,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -37,14 +38,6 @@ _Names = Annotated[
         show_default=False,
     ),
 ]
-_Results = Annotated[
-    str,
-    typer.Option(
-        "--results",
-        help="Folder of the results, or a URL of an object store (s3://bucket/folder).",
-        envvar="SAMT_RESULTS",
-    ),
-]
 _Only = Annotated[
     list[str] | None,
     typer.Option(
@@ -59,7 +52,7 @@ _Only = Annotated[
 
 def run(
     names: _Names,
-    results: _Results = "results",
+    results: flag.Results = "results",
     profile: Annotated[
         str | None,
         typer.Option(
@@ -126,7 +119,7 @@ def run(
         nursery.warm()
     store = Store(results)
     machine = Machine(str(torch_device(device)), threads, data_dir or datasets.default_data_dir())
-    with console.status("reading the data") if console.is_terminal else _Nothing():
+    with console.status("reading the data") if console.is_terminal else nullcontext():
         plans = _plans(names, profile, machine, only or [])
     for plan in plans:
         for reason in plan.absent.values():
@@ -150,12 +143,6 @@ def run(
         sys.stderr.write(f"samt: stopped; what is finished is kept, go on with: {command}\n")
         return INTERRUPTED
     return _conclude(runner, results)
-
-
-class _Nothing:
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *exception: object) -> None: ...
 
 
 def _plans(
