@@ -20,7 +20,7 @@ demo: $(STAMP)  ## SAMT, SGD and Adam side by side on real images: a table and a
 		samt samt:step_size=element,meta_lr=0.1 sgd sgd:lr=0.3 adam
 
 test: $(STAMP)  ## the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -71,6 +71,28 @@ def test_pixels_are_divided_by_255(data_dir: Path) -> None:
     assert data.train.targets[:12].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]
 
 
+def test_normalised_pixels_have_mean_0_and_deviation_1_over_the_training_part(
+    data_dir: Path,
+) -> None:
+    plain = load("mnist", data_dir, validation=0.25)
+    data = load("mnist-normalised", data_dir, validation=0.25)
+    train = plain.train.inputs.double()
+    mean, deviation = train.mean(), train.std(correction=0)
+    assert data.train.targets.equal(plain.train.targets)
+    assert data.checksum != plain.checksum
+    for part, split in plain.parts.items():
+        expected = (split.inputs.double() - mean) / deviation
+        torch.testing.assert_close(data.parts[part].inputs.double(), expected, atol=2e-6, rtol=2e-6)
+
+
+def test_images_of_one_grey_can_be_normalised(tmp_path: Path) -> None:
+    write_images(tmp_path / "mnist")
+    for part, count in (("train", 96), ("t10k", 40)):
+        grey = gzip.compress(idx_bytes(np.full((count, 8, 8), 7, np.uint8)))
+        (tmp_path / "mnist" / f"{part}-images-idx3-ubyte.gz").write_bytes(grey)
+    assert load("mnist-normalised", tmp_path).train.inputs.abs().max() == 0
+
+
 def _break_labels(folder: Path) -> None:
     (folder / "train-labels-idx1-ubyte.gz").write_bytes(idx_bytes(np.zeros(95, np.uint8)))
 

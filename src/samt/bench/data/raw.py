@@ -9,8 +9,9 @@ import numpy.typing as npt
 
 from samt.bench.data.dataset import Task
 
-# pixels: bytes, divided by 255; standardise: mean 0 and deviation 1 over the training part.
-Scaling = Literal["pixels", "standardise", "none"]
+# pixels: bytes, divided by 255; normalise: bytes to mean 0 and deviation 1 over all pixels of the
+# training part; standardise: the same for each feature.
+Scaling = Literal["pixels", "normalise", "standardise", "none"]
 
 
 @dataclass(frozen=True)

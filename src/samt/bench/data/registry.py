@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,7 @@ class Entry:
         expected: its files below a data directory, as messages call them.
         find: where those files are; None for one that is missing.
         read: those files, with the number of the split where several are published.
+        variant_of: the data set whose files these are, if it is not this one.
     """
 
     name: str
@@ -38,11 +39,15 @@ class Entry:
     expected: tuple[str, ...]
     find: Find
     read: Callable[[list[Path], int], RawData]
+    variant_of: str | None = None
 
     @property
     def published(self) -> Published:
         """Title, source, licence, downloads."""
-        return PUBLISHED[self.name]
+        if self.variant_of is None:
+            return PUBLISHED[self.name]
+        original = PUBLISHED[self.variant_of]
+        return replace(original, title=f"{self.variant_of}, pixels of mean 0 and deviation 1")
 
 
 def load(
@@ -197,6 +202,15 @@ def _idx(name: str) -> Entry:
     return Entry(name, "classification", expected, files, read)
 
 
+def _normalised(entry: Entry) -> Entry:
+    """The same images, scaled as is usual elsewhere: by mean and deviation of all their pixels."""
+
+    def read(paths: list[Path], split: int) -> RawData:
+        return replace(entry.read(paths, split), scaling="normalise")
+
+    return replace(entry, name=f"{entry.name}-normalised", read=read, variant_of=entry.name)
+
+
 def _cifar(name: str, layout: cifar.Layout) -> Entry:
     def files(data_dir: Path) -> list[Path | None]:
         return [cifar.find(layout, data_dir, name)]
@@ -244,6 +258,7 @@ _ENTRIES = (
     _idx("mnist"),
     _idx("kmnist"),
     _idx("fashion-mnist"),
+    *(_normalised(_idx(name)) for name in ("mnist", "kmnist", "fashion-mnist")),
     _cifar("cifar10", cifar.CIFAR10),
     _cifar("cifar100", cifar.CIFAR100),
     _archive("cifar10-jpeg"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,7 @@ class _Scaler:
         self._name = name
         self._scaling = raw.scaling
         self._inputs = self._fit(raw.train.inputs, rows) if raw.scaling == "standardise" else None
+        self._pixels = self._fit_pixels(raw.train.inputs, rows)
         self._task = raw.task
         scales = raw.task == "regression" and raw.scales_targets
         self._targets = self._fit(raw.train.targets, rows) if scales else None
@@ -113,10 +115,23 @@ class _Scaler:
         if self._inputs is not None:
             return self._transformed(self._inputs, inputs, rows)
         chosen = inputs if rows is None else inputs[rows]
-        if self._scaling == "pixels":
-            return torch.from_numpy(chosen).to(torch.float32).div_(255.0)
+        if self._scaling in ("pixels", "normalise"):
+            mean, deviation = self._pixels
+            return torch.from_numpy(chosen).to(torch.float32).sub_(mean).div_(deviation)
         # Through NumPy, which knows more types than torch.
         return torch.from_numpy(np.ascontiguousarray(chosen, dtype=np.float32))
+
+    def _fit_pixels(self, images: npt.NDArray[Any], rows: Rows | None) -> tuple[float, float]:
+        """What is taken away from each pixel, and what it is divided by."""
+        if self._scaling != "normalise":
+            return 0.0, 255.0
+        chosen = images if rows is None else images[rows]
+        # Of bytes: counting them is exact, and needs no second copy.
+        counts = np.bincount(chosen.ravel(), minlength=256)
+        levels = np.arange(256)
+        mean = float(np.average(levels, weights=counts))
+        variance = float(np.average((levels - mean) ** 2, weights=counts))
+        return mean, math.sqrt(variance) or 255.0
 
     def _fit(self, values: npt.NDArray[Any], rows: Rows | None) -> Any:
         from sklearn.preprocessing import StandardScaler
