@@ -63,9 +63,9 @@ def serving(server: Server) -> Iterator[Server]:
                 content = content[: server.breaks.pop(0)]
                 self.close_connection = True
             # Counted before: who has read the last byte may ask for the sum at once.
-            for start in range(0, len(content), _CHUNK):
-                server.sent += len(content[start : start + _CHUNK])
-                self.wfile.write(content[start : start + _CHUNK])
+            for first in range(0, len(content), _CHUNK):
+                server.sent += len(content[first : first + _CHUNK])
+                self.wfile.write(content[first : first + _CHUNK])
 
         def log_message(self, *arguments: object) -> None:
             """Nothing on the terminal."""
