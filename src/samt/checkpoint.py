@@ -30,6 +30,7 @@ def load(
     optimizer: Optimizer,
     torch_load: Callable[[dict[str, Any]], None],
     state_dict: dict[str, Any],
+    mark: str = "step_size",
 ) -> None:
     """Load in torch's way, then copy the tensors once more in their own precision.
 
@@ -41,6 +42,7 @@ def load(
         optimizer: takes the state.
         torch_load: `torch.optim.Optimizer.load_state_dict`, bound to it.
         state_dict: what to load.
+        mark: an option that its groups have, and those of other optimizers have not.
 
     Raises:
         CheckpointMismatchError: see `SAMT.load_state_dict`.
@@ -50,7 +52,7 @@ def load(
     matched: dict[str, Any] = {}
 
     def match(_: Any, loaded: dict[str, Any]) -> dict[str, Any]:
-        matched.update(_matched(optimizer, loaded))
+        matched.update(_matched(optimizer, loaded, mark))
         return matched
 
     def copy_exactly(_: Any) -> None:
@@ -77,14 +79,14 @@ def load(
             hook.remove()
 
 
-def _matched(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
+def _matched(optimizer: Optimizer, state_dict: dict[str, Any], mark: str) -> dict[str, Any]:
     """The saved groups and their parameters in the optimizer's order, checked."""
     saved = state_dict.get("param_groups")
     groups = optimizer.param_groups
     if (
         not isinstance(saved, list)
         or not isinstance(state_dict.get("state"), dict)
-        or any("step_size" not in group for group in saved)
+        or any(mark not in group for group in saved)
     ):
         raise CheckpointMismatchError(
             "this is no state dict of SAMT: give what its optimizer.state_dict() returned"

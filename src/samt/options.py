@@ -37,6 +37,11 @@ def _count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
+def _betas(value: Any) -> bool:
+    pair = isinstance(value, tuple | list) and len(value) == 2
+    return pair and all(_number(beta) and 0 <= beta < 1 for beta in value)
+
+
 # option: (what it must be, whether a value is that)
 _NUMBERS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "lr": ("a finite number, 0 or more", _size),
@@ -49,6 +54,10 @@ _NUMBERS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "relative": ("True, False or a positive number", lambda v: isinstance(v, bool) or _positive(v)),
     "replay": ("True or False", lambda v: isinstance(v, bool)),
     "compile": ("True or False", lambda v: isinstance(v, bool)),
+    "total_steps": ("None or a whole number, 1 or more", lambda v: v is None or _count(v)),
+    "meta_every": ("a whole number, 2 or more", lambda v: _count(v) and v >= 2),
+    "eps": ("a positive number", _positive),
+    "betas": ("two numbers, from 0 to below 1", _betas),
     "seed": (
         "a whole number from 0 to 2**40",
         lambda v: isinstance(v, int) and not isinstance(v, bool) and 0 <= v <= 2**40,
@@ -80,9 +89,11 @@ def check(options: dict[str, Any]) -> None:
     """
     where = f" in block {options['name']!r}" if "name" in options else ""
     for name, (wanted, is_right) in _NUMBERS.items():
-        if not is_right(options[name]):
+        if name in options and not is_right(options[name]):
             raise OptionError(f"{name} must be {wanted}{where}, not {_short(options[name])}")
     for name, words in _WORDS.items():
+        if name not in options:
+            continue
         value = options[name]
         if name == "step_size" and callable(value):
             continue

@@ -1,0 +1,167 @@
+"""`samt.auto.AutoSAMT` line by line, slow and obvious: the oracle of its tests."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from samt.auto import scales
+from samt.reference import Batch, EtaModelReference, Tensors
+
+
+class AutoReference:
+    """The same method as `AutoSAMT`, on one model and loss.
+
+    Args:
+        model: the network; its own weights and buffers stay as they are.
+        loss_fn: maps (outputs, targets) to a scalar loss.
+        groups: complete param groups with `param_names`, as in `AutoSAMT.param_groups`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_fn: Callable[[Tensor, Tensor], Tensor],
+        groups: Sequence[dict[str, Any]],
+    ) -> None:
+        self.model, self.loss_fn = model, loss_fn
+        self.groups = [dict(group) for group in groups]
+        self.calls = 0
+        named = {id(p): name for name, p in model.named_parameters()}
+        self.names = [[named[id(p)] for p in group["params"]] for group in groups]
+        self.weights = {n: p.detach().clone() for n, p in model.named_parameters()}
+        self.buffers = {n: b.detach().clone() for n, b in model.named_buffers()}
+        self.average, self.slow_average = dict(self.weights), dict(self.weights)
+        self.m = {n: torch.zeros_like(w) for n, w in self.weights.items()}
+        self.v = dict(self.m)
+        self.updates = dict.fromkeys(self.weights, 0)
+        self.features = {n: w.new_zeros(5) for n, w in self.weights.items()}
+        self.step_size: Tensors = {n: w.new_zeros(()) for n, w in self.weights.items()}
+        self.scale: dict[str, float] = {}
+        self.eta: dict[str, EtaModelReference] = {}
+        for group, names in zip(self.groups, self.names, strict=True):
+            self.scale |= dict(zip(names, scales(group["params"]), strict=True))
+            for name in names:
+                form = {**group, "step_size": "scalar", "head": "offset"}
+                self.eta[name] = EtaModelReference(self.weights[name], form, len(self.eta))
+                self._make_constant(self.eta[name])
+
+    @staticmethod
+    def _make_constant(eta: EtaModelReference) -> None:
+        """φ starts with α = 0.02 and η̃ = 0.07, whatever the features are."""
+        gain = 2.0 if eta.projection == "tanh" else 1.0
+        with torch.no_grad():
+            eta.layer3.weight.zero_()
+            for entry, start in enumerate((0.02, 0.07)):
+                eta.layer3.bias[entry] = math.log(start / (1 - start)) / gain
+
+    @property
+    def is_at_average(self) -> bool:
+        """Whether the next gradient is taken at the average."""
+        total, every = self.groups[0]["total_steps"], self.groups[0]["meta_every"]
+        if total is None:
+            return self.calls >= 1000 and self.calls % every == 0
+        quiet = min(1000, total / 4)
+        return 0 < self.calls < total and self.calls >= quiet and self.calls % every == 0
+
+    @property
+    def parameters(self) -> Tensors:
+        """What the model's parameters hold now."""
+        return self.average if self.is_at_average else self.weights
+
+    def step(self, batch: Batch) -> Tensor:
+        """One step; returns the loss before it."""
+        at_average = self.is_at_average
+        leaves = {n: w.detach().requires_grad_() for n, w in self.parameters.items()}
+        buffers = {name: buffer.clone() for name, buffer in self.buffers.items()}
+        loss = self.loss_fn(functional_call(self.model, {**leaves, **buffers}, batch[0]), batch[1])
+        self.buffers = buffers
+        found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+        g = dict(zip(leaves, found, strict=True))
+        for group, names in zip(self.groups, self.names, strict=True):
+            self._update(group, names, {name: g[name] for name in names}, at_average)
+        self.calls += 1
+        return loss.detach()
+
+    def _update(
+        self, group: dict[str, Any], names: list[str], g: dict[str, Tensor | None], at_average: bool
+    ) -> None:
+        a = self._anneal(group)
+        beta1, beta2 = group["betas"]
+        for name, grad in g.items():
+            if grad is not None:
+                self.updates[name] += 1
+                self.m[name] = beta1 * self.m[name] + (1 - beta1) * grad
+                self.v[name] = beta2 * self.v[name] + (1 - beta2) * grad * grad
+        if at_average:
+            self._learn(group, names, g, a)
+        if at_average or self.calls == 0:
+            for name in names:
+                d = self._direction(name, group)
+                norm = d.square().sum().sqrt() / math.sqrt(d.numel())
+                variance = (d - d.mean()).square().mean()
+                self.features[name] = torch.stack((d.mean(), variance, d.max(), d.min(), norm))
+                self.step_size[name] = self.scale[name] * self._eta(name, group).detach()
+        for name, grad in g.items():
+            if grad is not None:
+                step = a * self.step_size[name]
+                decayed = (1 - step * group["weight_decay"]) * self.weights[name]
+                self.weights[name] = decayed - step * self._direction(name, group)
+            self.average[name] = self.average[name].lerp(self.weights[name], 0.05)
+            self.slow_average[name] = self.slow_average[name].lerp(self.weights[name], 0.01)
+
+    def _anneal(self, group: dict[str, Any]) -> float:
+        total = group["total_steps"]
+        warmup = 100 if total is None else min(100, 0.02 * total)
+        a = min(1.0, (self.calls + 1) / max(1.0, warmup))
+        if total is not None:
+            a *= (1 + math.cos(math.pi * min(1.0, self.calls / total))) / 2
+        return a * float(group["lr"]) / group["initial_lr"]
+
+    def _direction(self, name: str, group: dict[str, Any]) -> Tensor:
+        """Adam's."""
+        k = self.updates[name]
+        if k == 0:
+            return torch.zeros_like(self.m[name])
+        m = self.m[name] / (1 - group["betas"][0] ** k)
+        v = self.v[name] / (1 - group["betas"][1] ** k)
+        return m / (v.sqrt() + group["eps"])
+
+    def _eta(self, name: str, group: dict[str, Any]) -> Tensor:
+        """Equation (10), without the scale."""
+        alpha, eta_tilde = self.eta[name](self.features[name])
+        return alpha * group["initial_lr"] + (1 - alpha) * eta_tilde
+
+    def _learn(
+        self, group: dict[str, Any], names: list[str], h: dict[str, Tensor | None], a: float
+    ) -> None:
+        present = {n: torch.zeros_like(self.m[n]) if x is None else x for n, x in h.items()}
+        moved = {n: self.average[n] - self.slow_average[n] for n in names}
+        size = _norm(present) * _norm(moved)
+        for name in names:
+            slope = (present[name] * moved[name]).sum() / size if size > 0 else size
+            if slope > 0:
+                slope = slope / 4
+            objective = slope * self._eta(name, group).log()
+            self.eta[name].descend(objective, a * group["meta_lr"])
+
+    def state(self, name: str) -> Tensors:
+        """Of one parameter, in the form of the fast path."""
+        return {
+            "exp_avg": self.m[name],
+            "exp_avg_sq": self.v[name],
+            "average": self.average[name],
+            "slow_average": self.slow_average[name],
+            "features": self.features[name],
+            "step_size": self.step_size[name],
+            **self.eta[name].state(),
+        }
+
+
+def _norm(tensors: Tensors) -> Tensor:
+    return torch.cat([tensor.flatten() for tensor in tensors.values()]).square().sum().sqrt()
