@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 import samt
-from samt.auto import AutoSAMT, scales
+from samt.auto import AutoSAMT
 from samt.auto_reference import AutoReference
+from samt.auto_step_sizes import scales
 from samt.blocks import Partition
 from samt.errors import (
     CheckpointMismatchError,

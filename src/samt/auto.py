@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from samt import checkpoint, options
+from samt.auto_step_sizes import StepSizes, direction, initial_state
 from samt.blocks import without_duplicates
 from samt.errors import (
     NonFiniteLossError,
@@ -26,36 +27,13 @@ from samt.errors import (
     UnsupportedGradientError,
     explain_unknown_options,
 )
-from samt.eta_model import GAIN, EtaModels, gradient_statistics, initial_eta_model
 from samt.history import History, summary
-from samt.step_size import combine, combine_backward
 
-_SCALE = 0.1  # of tensors that stand before any matrix in their block, such as norm layers
 _WARMUP_SHARE, _WARMUP_STEPS = 0.02, 100
 _QUIET_SHARE, _QUIET_STEPS = 0.25, 1000
-_ALPHA, _ETA_TILDE = 0.02, 0.07
-_FORGIVENESS = 0.25
-_FAST, _SLOW = 0.05, 0.01
-
-
-def scales(parameters: list[Tensor]) -> list[float]:
-    """The size that the weights of each tensor have before training: 1/√fan-in.
-
-    A vector belongs to the matrix before it.
-
-    Args:
-        parameters: of one block.
-
-    Examples:
-        >>> scales([torch.zeros(8, 4), torch.zeros(8), torch.zeros(2, 4, 2, 2)])
-        [0.5, 0.5, 0.25]
-    """
-    found, last = [], _SCALE
-    for parameter in parameters:
-        if parameter.ndim > 1 and parameter.numel():
-            last = math.sqrt(parameter.shape[0] / parameter.numel())
-        found.append(last)
-    return found
+# The averages see every fifth step, so that they cost little; in steps they are 20 and 100 long.
+_STRIDE = 5
+_FAST, _SLOW = 1 - 0.95**_STRIDE, 1 - 0.99**_STRIDE
 
 
 class AutoSAMT(torch.optim.Optimizer):
@@ -139,34 +117,35 @@ class AutoSAMT(torch.optim.Optimizer):
         }
         _check(defaults)
         self.history: History | None = None
-        self._eta: dict[int, EtaModels] = {}
+        self._known: list[StepSizes] | None = None
         super().__init__(params, defaults)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._eta = {}
+        self._known = None
         self.__dict__.setdefault("history", None)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a block; its state is made at once.
 
         Args:
-            param_group: `params`, and optionally `name` and any option but `total_steps` and
-                `meta_every`, which are one for all blocks.
+            param_group: `params`, and optionally `name` and any option but `total_steps`,
+                `meta_every`, `eta_hidden` and `projection`, which are one for all blocks.
         """
         super().add_param_group(without_duplicates(param_group, self.param_groups))
         group, first = self.param_groups[-1], self.param_groups[0]
         try:
             _check(group)
-            for name in ("total_steps", "meta_every"):
+            for name in ("total_steps", "meta_every", "eta_hidden", "projection"):
                 if group[name] != first[name]:
                     raise OptionError(f"{name} is one for all blocks: give it to the optimizer")
+            self._known = None
             group.setdefault("name", f"block {len(self.param_groups) - 1}")
             group.setdefault("initial_lr", float(group["lr"]))
             group.setdefault("calls", first.get("calls", 0))
             index = sum(len(g["params"]) for g in self.param_groups[:-1])
             for offset, parameter in enumerate(group["params"]):
-                self.state[parameter] |= _initial_state(group, parameter, index + offset)
+                self.state[parameter] |= initial_state(group, parameter, index + offset)
         except Exception:
             for parameter in self.param_groups.pop()["params"]:
                 self.state.pop(parameter, None)
@@ -175,7 +154,7 @@ class AutoSAMT(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As in torch, but exact, and matched by parameter name where both sides have names."""
         checkpoint.load(self, super().load_state_dict, state_dict, "meta_every")
-        self._eta = {}
+        self._known = None
 
     @property
     def _is_at_average(self) -> bool:
@@ -211,19 +190,21 @@ class AutoSAMT(torch.optim.Optimizer):
             UnsupportedGradientError: a gradient is sparse.
         """
         loss = None if closure is None else self._evaluate(closure)
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        if any(p.grad is not None and p.grad.is_sparse for p in parameters):
+            raise UnsupportedGradientError("AutoSAMT needs dense gradients")
         at_average = self._is_at_average
-        for index, group in enumerate(self.param_groups):
-            trained = [p for p in group["params"] if p.grad is not None]
-            for parameter in trained:
-                if parameter.grad.is_sparse:
-                    raise UnsupportedGradientError("AutoSAMT needs dense gradients")
-            if at_average:
-                for parameter in group["params"]:
-                    parameter.copy_(self.state[parameter]["weights"])
-            self._update(index, group, trained, at_average)
+        if at_average:
+            for parameter in parameters:
+                parameter.copy_(self.state[parameter]["weights"])
+        if at_average or self.param_groups[0]["calls"] == 0:
+            self._move_and_learn(at_average)
+        else:
+            self._move()
+        for group in self.param_groups:
             group["calls"] += 1
             self._record(group, loss)
-        self._go_to_average()
+        self._average()
         return loss
 
     def _evaluate(self, closure: Callable[[], Any]) -> Any:
@@ -242,118 +223,71 @@ class AutoSAMT(torch.optim.Optimizer):
             )
         return loss
 
-    def _update(
-        self, index: int, group: dict[str, Any], trained: list[Tensor], at_average: bool
-    ) -> None:
-        a = self._anneal(group)
-        moved = at_average or group["calls"] == 0
-        if moved:
-            for parameter in trained:
-                _update_moments(self.state[parameter], parameter, group["betas"])
-            if at_average:
-                self._learn(index, group, a)
-            self._renew_step_sizes(index, group)
-        for parameter in trained:
-            state = self.state[parameter]
-            step = a * state["step_size"]
-            if moved or parameter.dtype != state["exp_avg"].dtype:
-                if not moved:
-                    _update_moments(state, parameter, group["betas"])
-                _move(parameter, state, group, step)
-            else:
-                _update_fused(parameter, state, group, step)
-        for name, rate in (("average", _FAST), ("slow_average", _SLOW)):
+    def _move(self) -> None:
+        for group in self.param_groups:
+            a = self._anneal(group)
             for parameter in group["params"]:
-                average = self.state[parameter][name]
-                average.lerp_(parameter.to(average.dtype), rate)
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                step = a * state["step_size"]
+                if parameter.dtype == state["exp_avg"].dtype:
+                    _update_fused(parameter, state, group, step)
+                else:
+                    _update_moments(state, parameter, group["betas"])
+                    _move(parameter, state, group, step)
 
-    def _learn(self, index: int, group: dict[str, Any], a: float | Tensor) -> None:
-        """A gradient step of the eta models on the loss at the average."""
-        states = [self.state[p] for p in group["params"]]
-        h = [torch.zeros_like(p) if p.grad is None else p.grad for p in group["params"]]
-        moved = [state["average"] - state["slow_average"] for state in states]
-        dtype = moved[0].dtype
-        h = [gradient.to(dtype) for gradient in h]
-        dots = torch.stack([(x * y).sum() for x, y in zip(h, moved, strict=True)])
-        size = _norm(h) * _norm(moved)
-        slopes = dots / size.clamp_min(torch.finfo(dtype).tiny)
-        # A step that is too large is forgiven by the annealing that follows, one that is too
-        # small by nothing.
-        slopes = torch.where(slopes > 0, slopes * _FORGIVENESS, slopes)
-        eta = self._eta_models(index, group)
-        features = torch.stack([state["features"] for state in states])
-        trace = eta.forward(features)
-        alpha, eta_tilde = trace.projected[0]
-        initial = group["initial_lr"]
-        combined = combine(alpha, eta_tilde, initial, 1.0)
-        # By log η: a step that is ten times too large is as wrong as one ten times too small.
-        grads = combine_backward(slopes / combined, alpha, eta_tilde, initial, 1.0)
-        eta.descend(trace, [grads], float(a) * group["meta_lr"])
+    def _move_and_learn(self, at_average: bool) -> None:
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    _update_moments(self.state[parameter], parameter, group["betas"])
+        for sizes in self._step_sizes():
+            if at_average:
+                sizes.learn()
+            sizes.renew_step_sizes()
+        for group in self.param_groups:
+            a = self._anneal(group)
+            for parameter in group["params"]:
+                state = self.state[parameter]
+                if parameter.grad is not None:
+                    _move(parameter, state, group, a * state["step_size"])
 
-    def _renew_step_sizes(self, index: int, group: dict[str, Any]) -> None:
-        states = [self.state[p] for p in group["params"]]
-        if not states:
-            return
-        features = gradient_statistics([_direction(state, group) for state in states])
-        counts = [max(p.numel(), 1) for p in group["params"]]
-        features[:, 4] /= features.new_tensor(counts).sqrt()
-        trace = self._eta_models(index, group).forward(features)
-        alpha, eta_tilde = trace.projected[0]
-        combined = combine(alpha, eta_tilde, group["initial_lr"], 1.0)
-        sizes = zip(states, features, combined, scales(group["params"]), strict=True)
-        for state, own, size, scale in sizes:
-            state["features"].copy_(own)
-            state["step_size"].copy_(size * scale)
-
-    def _eta_models(self, index: int, group: dict[str, Any]) -> EtaModels:
-        states = [self.state[p] for p in group["params"]]
-        known = self._eta.get(index)
-        if known is None:
-            known = EtaModels(states, group["eta_hidden"], group["projection"])
-            self._eta[index] = known
-        return known
-
-    def _go_to_average(self) -> None:
-        """Where the next gradient is to be taken at the average, let the parameters hold it."""
-        if not self._is_at_average:
+    def _average(self) -> None:
+        """Move the averages; and where the next gradient is due at the average, go there."""
+        update = self.param_groups[0]["calls"] % _STRIDE == 0
+        goes = self._is_at_average
+        if not (update or goes):
             return
         for group in self.param_groups:
             for parameter in group["params"]:
                 state = self.state[parameter]
-                state["weights"].copy_(parameter)
-                parameter.copy_(state["average"])
+                if update:
+                    weight = parameter.to(state["average"].dtype)
+                    state["average"].lerp_(weight, _FAST)
+                    state["slow_average"].lerp_(weight, _SLOW)
+                if goes:
+                    state["weights"].copy_(parameter)
+                    parameter.copy_(state["average"])
+
+    def _step_sizes(self) -> list[StepSizes]:
+        """All tensors, by device and precision; nearly always they are all alike."""
+        if self._known is None:
+            found: dict[Any, list[tuple[int, Tensor]]] = {}
+            for block, group in enumerate(self.param_groups):
+                for parameter in group["params"]:
+                    kind = parameter.device, self.state[parameter]["average"].dtype
+                    found.setdefault(kind, []).append((block, parameter))
+            self._known = [
+                StepSizes(self.param_groups, members, self.state, self._anneal)
+                for members in found.values()
+            ]
+        return self._known
 
     def _record(self, group: dict[str, Any], loss: Any) -> None:
         if self.history is not None and group["params"]:
             sizes = [self.state[p]["step_size"] for p in group["params"]]
             self.history.record(group["calls"] - 1, group, loss, partial(summary, sizes))
-
-
-def _initial_state(group: dict[str, Any], parameter: Tensor, index: int) -> dict[str, Tensor]:
-    if not parameter.is_floating_point():
-        raise UnsupportedGradientError(
-            f"block {group['name']!r} has a parameter of {parameter.dtype}: AutoSAMT needs real "
-            "floating-point parameters"
-        )
-    dtype = torch.promote_types(parameter.dtype, torch.float32)
-    weights = parameter.detach().to(dtype, copy=True)
-    like = weights.new_zeros(())
-    hidden, gain = group["eta_hidden"], GAIN[group["projection"]]
-    eta_model = initial_eta_model(torch.Size(), "offset", hidden, group["seed"], index, like)
-    # The logits start at their biases: every tensor with the same α and η̃.
-    logits = [math.log(x / (1 - x)) / gain for x in (_ALPHA, _ETA_TILDE)]
-    eta_model["eta_model"][-2 * hidden - 2 :] = like.new_tensor([0.0] * (2 * hidden) + logits)
-    return {
-        "step": like.new_zeros((), dtype=torch.float32),
-        "exp_avg": torch.zeros_like(weights),
-        "exp_avg_sq": torch.zeros_like(weights),
-        "average": weights.clone(),
-        "slow_average": weights.clone(),
-        "weights": weights,
-        "features": like.new_zeros(5),
-        "step_size": like.clone(),
-        **eta_model,
-    }
 
 
 def _update_moments(
@@ -366,20 +300,12 @@ def _update_moments(
     state["exp_avg_sq"].mul_(betas[1]).addcmul_(gradient, gradient, value=1 - betas[1])
 
 
-def _direction(state: dict[str, Tensor], group: dict[str, Any]) -> Tensor:
-    """d: the average gradient over the root of its average square, both without their bias."""
-    done = state["step"].to(state["exp_avg"].dtype).clamp_min(1)  # before the first: zero
-    first, second = (1 - beta**done for beta in group["betas"])
-    root = (state["exp_avg_sq"] / second).sqrt_().add_(group["eps"])
-    return (state["exp_avg"] / first).div_(root)
-
-
 def _move(parameter: Tensor, state: dict[str, Tensor], group: dict[str, Any], step: Tensor) -> None:
-    direction = _direction(state, group)
-    weight = parameter.to(direction.dtype)
+    d = direction(state, group)
+    weight = parameter.to(d.dtype)
     if group["weight_decay"]:
         weight.mul_(1 - step * group["weight_decay"])
-    weight.addcmul_(direction, step, value=-1)
+    weight.addcmul_(d, step, value=-1)
     if weight is not parameter:
         parameter.copy_(weight)
 
@@ -401,11 +327,6 @@ def _update_fused(
         amsgrad=False,
         maximize=False,
     )
-
-
-def _norm(tensors: list[Tensor]) -> Tensor:
-    """Of all of them together."""
-    return torch.stack([torch.linalg.vector_norm(tensor) for tensor in tensors]).norm()
 
 
 def _check(group: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from samt.auto import scales
+from samt.auto_step_sizes import scales
 from samt.reference import Batch, EtaModelReference, Tensors
 
 
@@ -112,8 +112,10 @@ class AutoReference:
                 step = a * self.step_size[name]
                 decayed = (1 - step * group["weight_decay"]) * self.weights[name]
                 self.weights[name] = decayed - step * self._direction(name, group)
-            self.average[name] = self.average[name].lerp(self.weights[name], 0.05)
-            self.slow_average[name] = self.slow_average[name].lerp(self.weights[name], 0.01)
+            if self.calls % 5 == 4:
+                fast, slow = 1 - 0.95**5, 1 - 0.99**5
+                self.average[name] = self.average[name].lerp(self.weights[name], fast)
+                self.slow_average[name] = self.slow_average[name].lerp(self.weights[name], slow)
 
     def _anneal(self, group: dict[str, Any]) -> float:
         total = group["total_steps"]

@@ -1,0 +1,161 @@
+"""Step sizes of `samt.auto`: equation (10) for normalised directions, and how φ learns them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from samt.errors import UnsupportedGradientError
+from samt.eta_model import GAIN, EtaModels, gradient_statistics, initial_eta_model
+
+_SCALE = 0.1  # of tensors that stand before any matrix in their block, such as norm layers
+_ALPHA, _ETA_TILDE = 0.02, 0.07  # of every tensor, at first
+_FORGIVENESS = 0.25  # the weight of a slope that says that the step is too large
+
+
+def scales(parameters: list[Tensor]) -> list[float]:
+    """The size that the weights of each tensor have before training: 1/√fan-in.
+
+    A vector belongs to the matrix before it.
+
+    Args:
+        parameters: of one block.
+
+    Examples:
+        >>> scales([torch.zeros(8, 4), torch.zeros(8), torch.zeros(2, 4, 2, 2)])
+        [0.5, 0.5, 0.25]
+    """
+    found, last = [], _SCALE
+    for parameter in parameters:
+        if parameter.ndim > 1 and parameter.numel():
+            last = math.sqrt(parameter.shape[0] / parameter.numel())
+        found.append(last)
+    return found
+
+
+def initial_state(group: dict[str, Any], parameter: Tensor, index: int) -> dict[str, Tensor]:
+    """What the optimizer keeps of one tensor.
+
+    Args:
+        group: its block, with all options.
+        parameter: the tensor.
+        index: its position among all parameters; seeds its eta model.
+
+    Raises:
+        UnsupportedGradientError: it is not real and floating-point.
+    """
+    if not parameter.is_floating_point():
+        raise UnsupportedGradientError(
+            f"block {group['name']!r} has a parameter of {parameter.dtype}: AutoSAMT needs real "
+            "floating-point parameters"
+        )
+    dtype = torch.promote_types(parameter.dtype, torch.float32)
+    weights = parameter.detach().to(dtype, copy=True)
+    like = weights.new_zeros(())
+    hidden, gain = group["eta_hidden"], GAIN[group["projection"]]
+    eta_model = initial_eta_model(torch.Size(), "offset", hidden, group["seed"], index, like)
+    # The logits start at their biases: every tensor with the same α and η̃.
+    logits = [math.log(x / (1 - x)) / gain for x in (_ALPHA, _ETA_TILDE)]
+    eta_model["eta_model"][-2 * hidden - 2 :] = like.new_tensor([0.0] * (2 * hidden) + logits)
+    return {
+        "step": like.new_zeros((), dtype=torch.float32),
+        "exp_avg": torch.zeros_like(weights),
+        "exp_avg_sq": torch.zeros_like(weights),
+        "average": weights.clone(),
+        "slow_average": weights.clone(),
+        "weights": weights,
+        "features": like.new_zeros(5),
+        "step_size": like.clone(),
+        **eta_model,
+    }
+
+
+def direction(state: dict[str, Tensor], group: dict[str, Any]) -> Tensor:
+    """d: the average gradient over the root of its average square, both without their bias."""
+    done = state["step"].to(state["exp_avg"].dtype).clamp_min(1)  # before the first: zero
+    first, second = (1 - beta**done for beta in group["betas"])
+    root = (state["exp_avg_sq"] / second).sqrt_().add_(group["eps"])
+    return (state["exp_avg"] / first).div_(root)
+
+
+class StepSizes:
+    """Tensors of all blocks with their eta models, which are evaluated together.
+
+    Args:
+        groups: all blocks.
+        members: block number and parameter.
+        state: of the optimizer.
+        anneal: from a block to its a.
+    """
+
+    def __init__(
+        self,
+        groups: list[dict[str, Any]],
+        members: list[tuple[int, Tensor]],
+        state: Mapping[Tensor, dict[str, Tensor]],
+        anneal: Callable[[dict[str, Any]], float | Tensor],
+    ) -> None:
+        self._parameters = [parameter for _, parameter in members]
+        self._states = [state[parameter] for parameter in self._parameters]
+        self._groups = [groups[block] for block, _ in members]
+        self._anneal = anneal
+        like = self._states[0]["average"]
+        self._block = torch.tensor([block for block, _ in members], device=like.device)
+        self._blocks = len(groups)
+        sizes = {
+            parameter: scale
+            for group in groups
+            for parameter, scale in zip(group["params"], scales(group["params"]), strict=True)
+        }
+        self._scales = like.new_tensor([sizes[parameter] for parameter in self._parameters])
+        self._counts = like.new_tensor([max(p.numel(), 1) for p in self._parameters])
+        self._initial = like.new_tensor([float(group["initial_lr"]) for group in self._groups])
+        first = groups[0]
+        self._eta = EtaModels(self._states, first["eta_hidden"], first["projection"])
+
+    def learn(self) -> None:
+        """A gradient step of the eta models on the loss at the average."""
+        moved = [state["average"] - state["slow_average"] for state in self._states]
+        h = [
+            torch.zeros_like(away) if p.grad is None else p.grad.to(away.dtype)
+            for p, away in zip(self._parameters, moved, strict=True)
+        ]
+        pairs = zip(h, moved, strict=True)
+        dots = torch.stack([torch.dot(x.flatten(), y.flatten()) for x, y in pairs])
+        size = self._block_norms(h) * self._block_norms(moved)
+        slopes = dots / size.clamp_min(torch.finfo(dots.dtype).tiny)
+        # A step that is too large is forgiven by the annealing that follows, one that is too
+        # small by nothing.
+        slopes = torch.where(slopes > 0, slopes * _FORGIVENESS, slopes)
+        # The rates are those of the blocks: everything in the step is linear in the slopes.
+        rates = [float(self._anneal(group)) * group["meta_lr"] for group in self._groups]
+        slopes *= slopes.new_tensor(rates)
+        features = torch.stack([state["features"] for state in self._states])
+        trace = self._eta.forward(features)
+        alpha, eta_tilde = trace.projected[0]
+        # By log η: a step that is ten times too large is as wrong as one ten times too small.
+        eta = torch.lerp(eta_tilde, self._initial, alpha)
+        of_eta_tilde = slopes / eta * (1 - alpha)
+        of_alpha = slopes / eta * (self._initial - eta_tilde)
+        self._eta.descend(trace, [torch.stack((of_alpha, of_eta_tilde))], 1.0)
+
+    def _block_norms(self, tensors: list[Tensor]) -> Tensor:
+        """For each tensor, the norm of all tensors of its block together."""
+        squares = torch.stack([torch.linalg.vector_norm(tensor) for tensor in tensors]).square()
+        sums = squares.new_zeros(self._blocks).index_add(0, self._block, squares)
+        return sums.sqrt()[self._block]
+
+    def renew_step_sizes(self) -> None:
+        """Equation (10), from the statistics of the directions."""
+        directions = map(direction, self._states, self._groups)
+        features = gradient_statistics(list(directions))
+        features[:, 4] /= self._counts.sqrt()
+        alpha, eta_tilde = self._eta.forward(features).projected[0]
+        sizes = torch.lerp(eta_tilde, self._initial, alpha) * self._scales
+        for state, own, size in zip(self._states, features, sizes, strict=True):
+            state["features"].copy_(own)
+            state["step_size"].copy_(size)
