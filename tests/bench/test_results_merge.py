@@ -165,6 +165,23 @@ def test_experiments_that_are_defined_otherwise_stay_apart(samt_here: Samt) -> N
     assert here.identities() == {own, other}
 
 
+def test_experiments_that_are_defined_otherwise_can_be_joined(samt_here: Samt) -> None:
+    here, there = Store("memory://here-joined"), Store("memory://there-joined")
+    own, other = save_cell(here, "m", 0), save_cell(there, "m", 1)
+    shard(here.location, own)
+    shard(there.location, other, definition="e")
+    before = here.experiments()
+    assert samt_here("results", "merge", there.location, "--results", here.location).code == 0
+    assert here.experiments() == before
+    command = ("results", "merge", there.location, "--redefined", "--results", here.location)
+    outcome = samt_here(*command)
+    assert outcome.code == 0
+    assert "defined otherwise" not in outcome.out
+    assert labels_and_identities(here) == [("m", own), ("m", other)]
+    (name,) = before
+    assert here.experiments()[name]["definition"] == before[name]["definition"]
+
+
 def test_entries_without_a_place_are_all_kept() -> None:
     entries = [{"identity": f"{n:016x}", "label": "m", "role": "final"} for n in range(4)]
     here, there = Store("memory://plain"), Store("memory://plainer")

@@ -146,6 +146,14 @@ def merge_command(
         typer.Argument(metavar="SOURCE...", help="Folders or URLs of results; only read."),
     ],
     results: flag.Results = "results",
+    redefined: Annotated[
+        bool,
+        typer.Option(
+            "--redefined",
+            help="Also into tables of experiments whose file has changed since, as after a method "
+            "was added. What the change was is for you to judge.",
+        ),
+    ] = False,
 ) -> int:
     """Copy results of other locations into --results.
 
@@ -161,14 +169,17 @@ def merge_command(
             raise ResultsError(f"{store.location} holds no results: check the path")
     target = Store(results)
     for store in stores:
-        done = merge(store, target)
+        done = merge(store, target, redefined=redefined)
         _line(
             f"{store.location}: {done.copied} copied, {done.replaced} replaced, {done.kept} kept, "
             f"{len(store.damaged)} damaged, "
             f"{done.experiments} experiments new or changed"
         )
         for name in done.other:
-            _line(f"{name} is defined otherwise there: its cells are here, its table is not")
+            _line(
+                f"{name} is defined otherwise there: its cells are here, its table is not "
+                f"(--redefined puts them into one)"
+            )
         _report_damage(store)
     return 0
 

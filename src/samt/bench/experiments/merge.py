@@ -37,13 +37,15 @@ class Merged:
     other: list[str] = field(default_factory=list)
 
 
-def merge(source: Store, target: Store) -> Merged:
+def merge(source: Store, target: Store, *, redefined: bool = False) -> Merged:
     """Copy what one location has and another lacks. Doing it again changes nothing.
 
     Args:
         source: is only read; what cannot be read stands in its `damaged` afterwards.
         target: gets cells and experiments. A result stays unless it failed, timed out or was
             killed, and the source has one that finished or diverged.
+        redefined: put cells into tables also where an experiment is defined otherwise, as after
+            a method was added to it; its definition here stays.
 
     Returns:
         Counts.
@@ -64,7 +66,7 @@ def merge(source: Store, target: Store) -> Merged:
         target.save(identity, summary, rows)
         done.replaced += identity in ours
         done.copied += identity not in ours
-    _merge_experiments(source, target, done)
+    _merge_experiments(source, target, done, redefined)
     return done
 
 
@@ -91,7 +93,7 @@ def _rows(curve: pd.DataFrame) -> list[dict[str, Any]]:
     return rows
 
 
-def _merge_experiments(source: Store, target: Store, done: Merged) -> None:
+def _merge_experiments(source: Store, target: Store, done: Merged, redefined: bool) -> None:
     """Union of the cells of each experiment; title and labels here win."""
     ours, summaries = target.experiments(), target.summaries()
 
@@ -101,7 +103,7 @@ def _merge_experiments(source: Store, target: Store, done: Merged) -> None:
 
     for name, theirs in source.experiments().items():
         own = ours.get(name, {**theirs, "cells": []})
-        if own.get("definition") != theirs.get("definition"):
+        if own.get("definition") != theirs.get("definition") and not redefined:
             done.other.append(name)
             continue
         cells = {_place(entry): entry for entry in entries(own)}
