@@ -63,6 +63,7 @@ OPTIMIZER = {
 }
 CONTAINED = {
     "samt": OPTIMIZER,
+    "samt-auto": {"auto.py", "auto_step_sizes.py", "eta_model.py", "blocks.py"},
     "dante": {*OPTIMIZER, "baselines/dante.py"},
     **{name: {"baselines/hypergradient.py", "blocks.py"} for name in HD},
     "sgd": set(),
@@ -79,8 +80,9 @@ def test_a_version_covers_the_files_of_the_method_and_no_other(method: str) -> N
     contained = CONTAINED[method] | COMMON
     assert contained <= files(method)
     strangers = set().union(*CONTAINED.values()) - contained
-    # The statistics and shapes of SAMT serve the hypergradient methods, too.
-    shared = {"eta_model.py", "step_size.py"} if method.endswith("-hd") else set()
+    # The statistics and shapes of SAMT serve others, too.
+    serves = method.endswith("-hd") or method == "samt-auto"
+    shared = {"eta_model.py", "step_size.py"} if serves else set()
     assert not files(method) & (strangers - shared)
 
 
@@ -93,6 +95,7 @@ ELSEWHERE = {
 }
 EXTRA = {
     "samt": "meta_batch=fresh,order=random,step_size=element,radius=1,relative=true",
+    "samt-auto": "blocks=1,weight_decay=0.1,meta_every=2",
     "sgd": "schedule=cosine",
     "sgd-hd": "blocks=none,momentum=0.9",
     "dante": "fresh_batches=true",
@@ -185,7 +188,7 @@ def test_what_means_something_else_is_another_version(package: Path, old: str, n
 AFFECTED = {
     "bench/models.py": set(METHOD_OPTIONS),
     "bench/data/splits.py": set(),  # the checksum of the data stands for it
-    "eta_model.py": {"samt", "dante", *HD},
+    "eta_model.py": {"samt", "samt-auto", "dante", *HD},
     "baselines/hypergradient.py": HD,
     "baselines/mdlam.py": {"mdlam"},
 }

@@ -10,14 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import samt
+from samt.auto import AutoSAMT
 from samt.baselines import SGDHD, AdamHD, Dante, SGDNesterovHD
 from samt.bench.errors import SettingsError
 from samt.bench.method_specs import METHOD_OPTIONS, SOLVERS, parse_spec
 
 # Not for the command line: what it sets itself, and what has no text form.
-_NOT_ON_THE_COMMAND_LINE = {"self", "params", "seed", "replay", "compile", "process_group"}
+_NOT_ON_THE_COMMAND_LINE = {"self", "params", "seed", "replay", "compile", "total_steps"}
 _CONSTRUCTORS: dict[str, Any] = {
     "samt": samt.SAMT,
+    "samt-auto": AutoSAMT,
     "sgd-hd": SGDHD,
     "sgdn-hd": SGDNesterovHD,
     "adam-hd": AdamHD,
@@ -36,7 +38,7 @@ def test_the_options_are_those_of_the_constructor_with_its_defaults(name: str) -
     command_line: dict[str, Any] = {
         name: option.default for name, option in METHOD_OPTIONS[name].items()
     }
-    for only_here in ("blocks", "schedule"):
+    for only_here in ("blocks", "schedule", "annealed"):
         command_line.pop(only_here, None)
     if "beta1" in command_line:
         command_line["betas"] = command_line.pop("beta1"), command_line.pop("beta2")

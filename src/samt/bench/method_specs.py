@@ -238,6 +238,19 @@ METHOD_OPTIONS: dict[str, dict[str, Option]] = {
         "blocks": Option(None, _or_none(_count)),
         **_SCHEDULE,
     },
+    "samt-auto": {
+        "lr": Option(0.1, _number(above=0.0, below=1e30)),
+        "beta1": Option(0.9, _beta),
+        "beta2": Option(0.99, _beta),
+        "eps": Option(1e-8, _positive),
+        "weight_decay": Option(0.0, _not_negative),
+        "meta_every": Option(10, _whole(2)),
+        "meta_lr": Option(0.25, _not_negative),
+        "eta_hidden": Option(64, _count),
+        "projection": Option("tanh", _choice("tanh", "sigmoid")),
+        "blocks": Option(None, _or_none(_count)),
+        "annealed": Option(True, _flag),  # whether it is told the number of steps
+    },
     "sgd": {
         "lr": Option(0.1, _step_size),
         "momentum": Option(0.0, _beta),

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import samt
+from samt.auto import AutoSAMT
 from samt.baselines import SGDHD, AdamHD, Dante, SGDNesterovHD
 from samt.bench.errors import SettingsError
 from samt.bench.method_specs import SOLVERS, MethodSpec
@@ -60,6 +61,13 @@ class Method(ABC):
 
         Args:
             share: of the budget that is used up, from 0 to 1.
+        """
+
+    def plan(self, steps: int) -> None:  # noqa: B027, most methods need not know
+        """Hear how many steps there will be, where that is known before the first.
+
+        Args:
+            steps: of the whole training.
         """
 
     @property
@@ -121,36 +129,21 @@ class OptimizerMethod(Method):
             group["lr"] = lr * SCHEDULES[self._schedule](share)
 
 
-class SamtMethod(OptimizerMethod):
-    """SAMT, or what is built on it; arguments as of `OptimizerMethod`."""
+class WatchedMethod(OptimizerMethod):
+    """An optimizer with a history of its step sizes; arguments as of `OptimizerMethod`."""
 
-    optimizer: samt.SAMT
+    optimizer: samt.SAMT | AutoSAMT
 
     def __init__(
-        self, model: nn.Module, loss_fn: LossFunction, optimizer: samt.SAMT, schedule: str
+        self,
+        model: nn.Module,
+        loss_fn: LossFunction,
+        optimizer: samt.SAMT | AutoSAMT,
+        schedule: str = "constant",
     ) -> None:
         super().__init__(model, loss_fn, optimizer, schedule)
-        self._fresh = optimizer.defaults["meta_batch"] == "fresh"
         self._names = [str(group["name"]) for group in optimizer.param_groups]
-        defaults = optimizer.defaults
-        # Dante, which is built on SAMT, has its own word for it.
-        inner_steps = defaults.get("inner_iterations", defaults["inner_steps"])
-        self.updates_per_step = float(inner_steps)
-        if defaults["order"] == "cyclic":
-            self.updates_per_step /= len(self._names)
         self._history = samt.History(optimizer)
-
-    def step(self, batch: Batch, following: Callable[[], Batch]) -> Tensor | float:
-        closure = samt.closure(self.model, self.loss_fn, *batch)
-        # The optimizer itself takes every second sample of the other mini-batch.
-        other = samt.closure(self.model, self.loss_fn, *following()) if self._fresh else None
-        loss = self.optimizer.step(closure, other)
-        assert loss is not None  # it is None only without a closure
-        return loss
-
-    @property
-    def passes(self) -> tuple[int, int]:
-        return self.optimizer.passes.forward, self.optimizer.passes.backward
 
     def start_epoch(self, steps: int) -> None:
         self._history.clear()
@@ -171,6 +164,36 @@ class SamtMethod(OptimizerMethod):
             name: math.fsum(values) / len(values) if values else math.nan
             for name, values in readings.items()
         }
+
+
+class SamtMethod(WatchedMethod):
+    """SAMT, or what is built on it; arguments as of `OptimizerMethod`."""
+
+    optimizer: samt.SAMT
+
+    def __init__(
+        self, model: nn.Module, loss_fn: LossFunction, optimizer: samt.SAMT, schedule: str
+    ) -> None:
+        super().__init__(model, loss_fn, optimizer, schedule)
+        self._fresh = optimizer.defaults["meta_batch"] == "fresh"
+        defaults = optimizer.defaults
+        # Dante, which is built on SAMT, has its own word for it.
+        inner_steps = defaults.get("inner_iterations", defaults["inner_steps"])
+        self.updates_per_step = float(inner_steps)
+        if defaults["order"] == "cyclic":
+            self.updates_per_step /= len(self._names)
+
+    def step(self, batch: Batch, following: Callable[[], Batch]) -> Tensor | float:
+        closure = samt.closure(self.model, self.loss_fn, *batch)
+        # The optimizer itself takes every second sample of the other mini-batch.
+        other = samt.closure(self.model, self.loss_fn, *following()) if self._fresh else None
+        loss = self.optimizer.step(closure, other)
+        assert loss is not None  # it is None only without a closure
+        return loss
+
+    @property
+    def passes(self) -> tuple[int, int]:
+        return self.optimizer.passes.forward, self.optimizer.passes.backward
 
     def state_dict(self) -> dict[str, Any]:
         return self.optimizer.state_dict()
@@ -212,6 +235,41 @@ class GradientMethod(OptimizerMethod):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.optimizer.load_state_dict(state_dict["optimizer"])
         self._steps = state_dict["steps"]
+
+
+class AutoMethod(WatchedMethod):
+    """The variant of SAMT that needs no tuning; arguments as of `OptimizerMethod`."""
+
+    optimizer: AutoSAMT
+
+    def __init__(
+        self, model: nn.Module, loss_fn: LossFunction, optimizer: AutoSAMT, annealed: bool
+    ) -> None:
+        super().__init__(model, loss_fn, optimizer)
+        self._annealed = annealed
+
+    def plan(self, steps: int) -> None:
+        for group in self.optimizer.param_groups:
+            group["total_steps"] = max(1, steps) if self._annealed else None
+
+    def step(self, batch: Batch, following: Callable[[], Batch]) -> Tensor:
+        inputs, targets = batch
+        loss: Tensor = self.optimizer.step(lambda: self.loss_fn(self.model(inputs), targets))
+        return loss
+
+    @property
+    def passes(self) -> tuple[int, int]:
+        steps = self.optimizer.param_groups[0]["calls"]
+        return steps, steps
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.optimizer.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        planned = self.optimizer.param_groups[0]["total_steps"]
+        self.optimizer.load_state_dict(state_dict)
+        for group in self.optimizer.param_groups:  # a run may go on for longer than it was to
+            group["total_steps"] = planned
 
 
 class SolverMethod(Method):
@@ -312,6 +370,9 @@ def build(
         raise SettingsError("nesterov=true needs momentum: add momentum=0.9")
     # For SGD and Adam groups of one module each change no number; tables and plots name them.
     groups = samt.blocks(model, options.pop("blocks", None))
+    if spec.name == "samt-auto":
+        annealed = options.pop("annealed")
+        return AutoMethod(model, loss_fn, AutoSAMT(groups, **options, seed=seed), annealed)
     schedule = options.pop("schedule", "constant")
     if spec.name == "samt":
         return SamtMethod(model, loss_fn, samt.SAMT(groups, **options, seed=seed), schedule)

@@ -57,6 +57,7 @@ class Trainer:
         if self.method.full_batch:
             self.batch_size = len(inputs)
         steps = settings.epochs * self.steps_per_epoch
+        self.method.plan(steps)
         self.share: Callable[[int], float] = lambda step: min(1.0, step / max(1, steps))
 
     @property

@@ -33,6 +33,8 @@ class Budget:
         self.every = max(1, round(evaluate * self.steps_per_epoch))
         epochs = budget.get("epochs")
         self.steps = _FOREVER if epochs is None else round(epochs * self.steps_per_epoch)
+        if epochs is not None:
+            trainer.method.plan(self.steps)
         if "passes" in budget and trainer.method.full_batch:
             raise DataError(
                 "this method takes no passes through the network: give it a budget of epochs or "

@@ -24,6 +24,7 @@ _BENCH = (
 _WORDS = ("errors.py",)
 _MODULES = {
     "samt": "optimizer.py",
+    "samt-auto": "auto.py",
     "dante": "baselines/dante.py",
     "sgd-hd": "baselines/hypergradient.py",
     "sgdn-hd": "baselines/hypergradient.py",
