@@ -38,6 +38,13 @@ def test_means_and_deviations_by_hand(tables: list[Grid]) -> None:
     assert cell_text(digits, "sgd", "16", "final").main == "81.00 ± 1.00"
 
 
+def test_narrow_networks_stand_first_however_they_were_run(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    save_grid(store, "one", {"sgd": {(800,): [0.9], (64, 8): [0.8], (100,): [0.7]}})
+    (one,) = gather(store)
+    assert list(one.grids[0].widths) == ["64-8", "100", "800"]
+
+
 def test_differences_to_published_numbers_by_hand(tables: list[Grid]) -> None:
     # SAMT has 2 and 1 over three seeds each: sqrt((2 * 4 + 2 * 1) / 4).
     near = tables[0].entry("SAMT", "16").comparison()

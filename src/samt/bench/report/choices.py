@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from samt.bench.experiments.frames import PENDING
 from samt.bench.experiments.spec import suffix
-from samt.bench.report.wording import scale
+from samt.bench.report.wording import by_size, scale
 from samt.bench.statistics import Spread
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def choices(cells: pd.DataFrame) -> list[Choices]:
                 data=str(data),
                 model=str(model),
                 metric=metric,
-                widths=list(dict.fromkeys(rows["width"])),
+                widths=by_size(rows["width"]),
                 labels=list(dict.fromkeys(rows["label"])),
                 values={
                     (str(label), str(width)): _spread(group, scale(metric))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from samt.bench.report.reported import Published
-from samt.bench.report.wording import decimals, scale
+from samt.bench.report.wording import by_size, decimals, scale
 from samt.bench.statistics import GROUP, GroupSummary, Metric, Spread, summarise
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def grids(
             for (label, width), entry in _entries(own, measured, printed).items()
         }
         metric = _metric(measured.values(), printed.values())
-        widths = list(dict.fromkeys(width for _, width in entries))
+        widths = by_size(width for _, width in entries)
         labels = [one for one in order if any(one == label for _, label in own)]
         labels += dict.fromkeys(label for _, label in printed if label not in labels)
         found.append(Grid(data, model, metric, widths, labels, entries, absent.get(data, "")))

@@ -26,7 +26,7 @@ from samt.bench.report.style import (
     log_scale,
     quiet_axes,
 )
-from samt.bench.report.wording import metric_name, slug
+from samt.bench.report.wording import by_size, metric_name, slug
 
 FORMATS = ("png", "pdf")
 _COLUMNS = 3
@@ -123,7 +123,7 @@ def _panels(
     """A panel for each width, and one legend, which explains the dashes of blocks too."""
 
     def drawn() -> Figure:
-        widths = list(dict.fromkeys(one.width for one in curves))
+        widths = by_size(one.width for one in curves)
         seen = {one.label for one in curves}
         handles = [_key(label, i) for i, label in enumerate(labels) if label in seen]
         handles += [
@@ -263,7 +263,7 @@ def _dependence_panels(dependences: Sequence[Dependence]) -> Callable[[], Figure
     families = list(dict.fromkeys(one.family for one in dependences))
 
     def drawn() -> Figure:
-        widths = list(dict.fromkeys(one.width for one in dependences))
+        widths = by_size(one.width for one in dependences)
         handles = [_key(family, index) for index, family in enumerate(families)]
         figure, panels = _grid_of_panels(len(widths), handles)
         for width, axes in zip(widths, panels, strict=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from samt.bench.statistics import Spread
 
@@ -18,6 +18,17 @@ STATUS_WORDS = {
     "running": "still running",
     "missing": "not run",
 }
+
+
+def by_size(widths: Iterable[str]) -> list[str]:
+    """Each width once, the narrow networks first, however cells and published numbers came.
+
+    >>> by_size(["800", "100", "64-64", "100", "64-8"])
+    ['64-8', '64-64', '100', '800']
+    """
+    return sorted(
+        dict.fromkeys(widths), key=lambda width: [int(n) for n in width.split("-") if n.isdigit()]
+    )
 
 
 def metric_name(metric: str) -> str:
