@@ -11,17 +11,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from samt.auto_step_sizes import scales
-from samt.reference import Batch, EtaModelReference, Tensors
+from samt.reference import Batch, EtaModelReference, Reference, Tensors
 
 
-class AutoReference:
-    """The same method as `AutoSAMT`, on one model and loss.
-
-    Args:
-        model: the network; its own weights and buffers stay as they are.
-        loss_fn: maps (outputs, targets) to a scalar loss.
-        groups: complete param groups with `param_names`, as in `AutoSAMT.param_groups`.
-    """
+class AutoReference(Reference):
+    """The same method as `AutoSAMT`, on one model and loss; arguments as of `Reference`."""
 
     def __init__(
         self,
@@ -29,13 +23,7 @@ class AutoReference:
         loss_fn: Callable[[Tensor, Tensor], Tensor],
         groups: Sequence[dict[str, Any]],
     ) -> None:
-        self.model, self.loss_fn = model, loss_fn
-        self.groups = [dict(group) for group in groups]
-        self.calls = 0
-        named = {id(p): name for name, p in model.named_parameters()}
-        self.names = [[named[id(p)] for p in group["params"]] for group in groups]
-        self.weights = {n: p.detach().clone() for n, p in model.named_parameters()}
-        self.buffers = {n: b.detach().clone() for n, b in model.named_buffers()}
+        super().__init__(model, loss_fn, groups)
         self.average, self.slow_average = dict(self.weights), dict(self.weights)
         self.m = {n: torch.zeros_like(w) for n, w in self.weights.items()}
         self.v = dict(self.m)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from samt.errors import UnsupportedGradientError
 from samt.eta_model import GAIN, EtaModels, gradient_statistics, initial_eta_model
+from samt.step_size import combine, combine_backward
 
 _SCALE = 0.1  # of tensors that stand before any matrix in their block, such as norm layers
 _ALPHA, _ETA_TILDE = 0.02, 0.07  # of every tensor, at first
@@ -138,10 +139,9 @@ class StepSizes:
         trace = self._eta.forward(features)
         alpha, eta_tilde = trace.projected[0]
         # By log η: a step that is ten times too large is as wrong as one ten times too small.
-        eta = torch.lerp(eta_tilde, self._initial, alpha)
-        of_eta_tilde = slopes / eta * (1 - alpha)
-        of_alpha = slopes / eta * (self._initial - eta_tilde)
-        self._eta.descend(trace, [torch.stack((of_alpha, of_eta_tilde))], 1.0)
+        eta = combine(alpha, eta_tilde, self._initial, 1.0)
+        grads = combine_backward(slopes / eta, alpha, eta_tilde, self._initial, 1.0)
+        self._eta.descend(trace, [grads], 1.0)
 
     def _block_norms(self, tensors: list[Tensor]) -> Tensor:
         """For each tensor, the norm of all tensors of its block together."""
@@ -155,7 +155,7 @@ class StepSizes:
         features = gradient_statistics(list(directions))
         features[:, 4] /= self._counts.sqrt()
         alpha, eta_tilde = self._eta.forward(features).projected[0]
-        sizes = torch.lerp(eta_tilde, self._initial, alpha) * self._scales
+        sizes = combine(alpha, eta_tilde, self._initial, 1.0) * self._scales
         for state, own, size in zip(self._states, features, sizes, strict=True):
             state["features"].copy_(own)
             state["step_size"].copy_(size)

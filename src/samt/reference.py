@@ -94,13 +94,13 @@ class EtaModelReference(nn.Module):
         }
 
 
-class SAMTReference:
-    """The same method as `samt.SAMT`, on one model and loss.
+class Reference:
+    """Blocks, weights and buffers of an oracle.
 
     Args:
         model: the network; its own weights and buffers stay as they are.
         loss_fn: maps (outputs, targets) to a scalar loss.
-        groups: complete param groups with `param_names`, as in `SAMT.param_groups`.
+        groups: complete param groups, as in the optimizer's `param_groups`.
     """
 
     def __init__(
@@ -116,8 +116,20 @@ class SAMTReference:
         named = {id(p): name for name, p in model.named_parameters()}
         self.names = [[named[id(p)] for p in group["params"]] for group in groups]
         self.weights = {n: p.detach().clone() for n, p in model.named_parameters()}
-        self.centers = dict(self.weights)
         self.buffers = {n: b.detach().clone() for n, b in model.named_buffers()}
+
+
+class SAMTReference(Reference):
+    """The same method as `samt.SAMT`, on one model and loss; arguments as of `Reference`."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_fn: Callable[[Tensor, Tensor], Tensor],
+        groups: Sequence[dict[str, Any]],
+    ) -> None:
+        super().__init__(model, loss_fn, groups)
+        self.centers = dict(self.weights)
         self.eta: dict[str, EtaModelReference] = {}
         index = 0
         for group, names in zip(self.groups, self.names, strict=True):

@@ -165,6 +165,12 @@ class WatchedMethod(OptimizerMethod):
             for name, values in readings.items()
         }
 
+    def state_dict(self) -> dict[str, Any]:
+        return self.optimizer.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(state_dict)
+
 
 class SamtMethod(WatchedMethod):
     """SAMT, or what is built on it; arguments as of `OptimizerMethod`."""
@@ -194,12 +200,6 @@ class SamtMethod(WatchedMethod):
     @property
     def passes(self) -> tuple[int, int]:
         return self.optimizer.passes.forward, self.optimizer.passes.backward
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.optimizer.state_dict()
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.optimizer.load_state_dict(state_dict)
 
 
 class GradientMethod(OptimizerMethod):
@@ -262,12 +262,9 @@ class AutoMethod(WatchedMethod):
         steps = self.optimizer.param_groups[0]["calls"]
         return steps, steps
 
-    def state_dict(self) -> dict[str, Any]:
-        return self.optimizer.state_dict()
-
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         planned = self.optimizer.param_groups[0]["total_steps"]
-        self.optimizer.load_state_dict(state_dict)
+        super().load_state_dict(state_dict)
         for group in self.optimizer.param_groups:  # a run may go on for longer than it was to
             group["total_steps"] = planned
 
