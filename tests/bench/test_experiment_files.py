@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from samt.bench.errors import ExperimentError
-from samt.bench.experiments.spec import Budget, Experiment, load_experiment, locate
+from samt.bench.experiments.files import load_experiments, locate
+from samt.bench.experiments.spec import Budget, Experiment
 
 from .broken_files import BROKEN, LONG, SMALL, more
 
@@ -59,7 +60,8 @@ profiles:
 def load(folder: Path, text: str | bytes, profile: str | None = None) -> Experiment:
     path = folder / "e.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return load_experiment(path, profile)
+    [experiment] = load_experiments(path, profile)
+    return experiment
 
 
 def refused(folder: Path, text: str | bytes) -> str:
@@ -148,9 +150,9 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
 
 def test_what_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ExperimentError, match=r"Is a directory\): check the file"):
-        load_experiment(tmp_path)
+        load_experiments(tmp_path)
     with pytest.raises(ExperimentError, match=r"No such file or directory\): check the file"):
-        load_experiment(tmp_path / "none.yaml")
+        load_experiments(tmp_path / "none.yaml")
     assert "is it an experiment file?" in refused(tmp_path, "# " + "x" * (2 << 20))
 
 
@@ -208,7 +210,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def assert_experiment_or_error(file: Path, content: bytes) -> None:
     file.write_bytes(content)
     try:
-        found = load_experiment(file)
+        [found] = load_experiments(file)
     except ExperimentError as error:
         message = str(error)
     else:
@@ -307,6 +309,6 @@ def test_a_name_of_nothing(
 
 @pytest.mark.parametrize("path", locate("paper"), ids=lambda path: path.stem)
 def test_the_experiments_of_the_paper_are_valid(path: Path) -> None:
-    assert load_experiment(path).name == path.stem
+    assert [one.name for one in load_experiments(path)] == [path.stem]
     for profile in yaml.safe_load(path.read_text()).get("profiles", {}):
-        load_experiment(path, profile)
+        load_experiments(path, profile)

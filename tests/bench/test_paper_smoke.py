@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from samt.bench.experiments.spec import load_experiment, locate
+from samt.bench.experiments.files import load_experiments, locate
 from samt.bench.experiments.store import Store
 
 from .conftest import samt_process
@@ -21,7 +21,8 @@ def test_the_paper_runs_and_is_reported(tmp_path: Path) -> None:
     assert outcome.code == 0, outcome
     page = (report / "index.html").read_text(encoding="utf-8")
     for path in locate("paper"):
-        assert load_experiment(path, "smoke").title in page.replace("<wbr>", "")
+        [experiment] = load_experiments(path, "smoke")
+        assert experiment.title in page.replace("<wbr>", "")
     # What the page may load: nothing. The tests in Chromium count its requests.
     assert "default-src &#39;none&#39;" in page or "default-src 'none'" in page
     tables = list((report / "tables").glob("*.csv"))

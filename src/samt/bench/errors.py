@@ -32,6 +32,10 @@ class ExperimentError(UserError):
     """An experiment file is wrong, or asks for what cannot be done."""
 
 
+class NoCellError(ExperimentError):
+    """What was asked for leaves nothing of an experiment."""
+
+
 class ReportError(UserError):
     """A report cannot be made or written, or published numbers cannot be read."""
 

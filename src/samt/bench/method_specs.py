@@ -266,6 +266,15 @@ METHOD_OPTIONS: dict[str, dict[str, Option]] = {
         "weight_decay": Option(0.0, _not_negative),
         **_SCHEDULE,
     },
+    "prodigy": {
+        "lr": Option(1.0, _step_size),
+        "weight_decay": Option(0.0, _not_negative),
+        **_SCHEDULE,
+    },
+    "schedule-free": {
+        "lr": Option(0.0025, _step_size),
+        "weight_decay": Option(0.0, _not_negative),
+    },
     "sgd-hd": {**_hypergradient_options(1e-3, 1e-3), "momentum": Option(0.0, _beta)},
     "sgdn-hd": {**_hypergradient_options(1e-3, 1e-3), "momentum": Option(0.9, _beta)},
     "adam-hd": {

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import torch
+from prodigyopt import Prodigy
+from schedulefree import AdamWScheduleFree
 from torch import Tensor, nn
 
 import samt
@@ -82,6 +84,9 @@ class Method(ABC):
         Args:
             steps: number of steps that the new epoch has.
         """
+
+    def end_epoch(self) -> None:  # noqa: B027, most methods train the weights that they evaluate
+        """Put the weights that are to be evaluated into the model."""
 
     @abstractmethod
     def latest_step_sizes(self) -> dict[str, float]:
@@ -237,6 +242,18 @@ class GradientMethod(OptimizerMethod):
         self._steps = state_dict["steps"]
 
 
+class ScheduleFreeMethod(GradientMethod):
+    """An optimizer that trains other weights than it evaluates; arguments as of its parent."""
+
+    optimizer: AdamWScheduleFree
+
+    def start_epoch(self, steps: int) -> None:
+        self.optimizer.train()
+
+    def end_epoch(self) -> None:
+        self.optimizer.eval()
+
+
 class AutoMethod(WatchedMethod):
     """The variant of SAMT that needs no tuning; arguments as of `OptimizerMethod`."""
 
@@ -375,6 +392,8 @@ def build(
         return SamtMethod(model, loss_fn, samt.SAMT(groups, **options, seed=seed), schedule)
     if spec.name == "dante":
         return SamtMethod(model, loss_fn, Dante(groups, **options), schedule)
+    if spec.name == "schedule-free":
+        return ScheduleFreeMethod(model, loss_fn, AdamWScheduleFree(groups, **options))
     return GradientMethod(model, loss_fn, _OPTIMIZERS[spec.name](groups, **options), schedule)
 
 
@@ -384,4 +403,5 @@ _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd-hd": SGDHD,
     "sgdn-hd": SGDNesterovHD,
     "adam-hd": AdamHD,
+    "prodigy": Prodigy,
 }

@@ -1,4 +1,7 @@
-"""The networks of the published experiments: MLP, CNN, ResNet-18, VGG-11; a sum of blocks."""
+"""The networks of the published experiments: MLP, CNN, ResNet-18, VGG-11; a sum of blocks.
+
+And a small transformer, for problems that nobody published.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +17,18 @@ from torch.nn.functional import leaky_relu, relu
 
 from samt.bench.data import Dataset
 from samt.bench.errors import SettingsError
+from samt.bench.transformer import Transformer
 from samt.errors import suggestion
 
 # Default channels: of each convolution of the CNN; of the first convolution of the deep two; inputs
-# of each block of the sum.
+# of each block of the sum; features of a position of the transformer.
 _CHANNELS: dict[str, tuple[int, ...]] = {
     "mlp": (),
     "cnn": (16, 32),
     "resnet18": (64,),
     "vgg11": (64,),
     "additive": (2,),
+    "transformer": (64,),
 }
 MODELS = tuple(_CHANNELS)
 # Output channels in multiples of the first; M is max-pooling of 2 x 2.
@@ -42,7 +47,7 @@ def build(name: str, data: Dataset, hidden: Sequence[int], dropout: float) -> nn
     Args:
         name: one of `MODELS`. Channels may follow: `cnn:32,64` has these in its convolutions,
             `resnet18:16` and `vgg11:16` start with as many and keep their proportions, `additive:2`
-            has blocks of two inputs.
+            has blocks of two inputs, `transformer:64` has that many features.
         data: decides the size of input and output.
         hidden: widths of the fully connected hidden layers of `mlp` and `cnn`; the other two have
             none.
@@ -56,6 +61,15 @@ def build(name: str, data: Dataset, hidden: Sequence[int], dropout: float) -> nn
         SettingsError: the name is unknown, or the network does not fit the data.
     """
     name, channels = parse(name)
+    is_sequence = data.task == "classification" and data.train.targets.ndim > 1
+    if is_sequence != (name == "transformer"):
+        raise SettingsError(
+            f"model '{name}' does not fit {data.name}: a transformer continues text, character by "
+            f"character, and nothing else does: use "
+            f"{'--model transformer' if is_sequence else '--model mlp'}"
+        )
+    if name == "transformer":
+        return Transformer(data.outputs, data.sample_shape[0], channels[0], dropout=dropout)
     if name == "mlp":
         return mlp([math.prod(data.sample_shape), *hidden, data.outputs], dropout)
     if name == "additive":

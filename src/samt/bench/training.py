@@ -137,6 +137,7 @@ class Trainer:
             self._pause()
             total.fill_(math.nan)
         self._started = None
+        self.method.end_epoch()
         return step, float(total) / max(seen, 1)
 
     def seconds_so_far(self) -> float:
@@ -196,7 +197,7 @@ class Trainer:
                 hits += (outputs.argmax(dim=1) == targets).sum()
         mean = float(loss) / len(split)
         if self.data.task == "classification":
-            return mean, int(hits) / len(split)
+            return mean, int(hits) / split.targets.numel()
         return mean, math.sqrt(mean) * self.data.target_scale
 
     def _now(self) -> float:

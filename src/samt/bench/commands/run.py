@@ -15,11 +15,11 @@ from rich.console import Console
 
 from samt.bench import data as datasets
 from samt.bench import options as flag
-from samt.bench.errors import ExperimentError
+from samt.bench.errors import DataError, ExperimentError, NoCellError, UserError
 from samt.bench.experiments.backends import default_jobs
+from samt.bench.experiments.files import load_experiments, locate
 from samt.bench.experiments.grid import Machine
 from samt.bench.experiments.runner import Options, Plan, Runner
-from samt.bench.experiments.spec import load_experiment, locate
 from samt.bench.experiments.store import Store
 from samt.bench.experiments.supervisor import interrupt, nursery
 from samt.bench.experiments.tensorboard import check_tensorboard
@@ -33,8 +33,8 @@ _Names = Annotated[
     list[str],
     typer.Argument(
         metavar="FILE|NAME...",
-        help="Experiment files, names of those in the folder [bold]paper[/], or "
-        "[bold]paper[/] for all of these.",
+        help="Experiment files, names of those in the folders [bold]paper[/] and "
+        "[bold]suite[/], or such a folder for all in it.",
         show_default=False,
     ),
 ]
@@ -149,11 +149,21 @@ def _plans(
     names: Sequence[str], profile: str | None, machine: Machine, only: Sequence[str]
 ) -> list[Plan]:
     plans: list[Plan] = []
+    nothing: dict[str, UserError] = {}
     for path in dict.fromkeys(path for name in names for path in locate(name)):
-        experiment = load_experiment(path, profile)
-        if any(plan.experiment.name == experiment.name for plan in plans):
-            raise ExperimentError(f"{path}: another experiment is called {experiment.name}, too")
-        plans.append(Plan.of(experiment, path, profile, machine, only))
+        for experiment in load_experiments(path, profile):
+            if experiment.name in {*nothing, *(plan.experiment.name for plan in plans)}:
+                name = experiment.name
+                raise ExperimentError(f"{path}: another experiment is called {name}, too")
+            try:
+                plans.append(Plan.of(experiment, path, profile, machine, only))
+            except (NoCellError, DataError) as error:
+                nothing[experiment.name] = error
+    if not plans:
+        raise next(iter(nothing.values()))
+    for name, reason in nothing.items():
+        if isinstance(reason, DataError):  # what --only leaves out is what was asked for
+            _print(f"{name}: left out: {reason}")
     return plans
 
 

@@ -82,6 +82,11 @@ PUBLISHED: dict[str, Published] = {
         "https://arxiv.org/abs/2508.04193",
         "none needed",
     ),
+    "characters": Published(
+        "sums and products in English words, generated, to be continued character by character",
+        "https://en.wikipedia.org/wiki/English_numerals",
+        "none needed",
+    ),
     "mnist": Published(
         "handwritten digits, 28 x 28",
         "https://ossci-datasets.s3.amazonaws.com/mnist/",

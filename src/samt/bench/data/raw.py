@@ -10,8 +10,9 @@ import numpy.typing as npt
 from samt.bench.data.dataset import Task
 
 # pixels: bytes, divided by 255; normalise: bytes to mean 0 and deviation 1 over all pixels of the
-# training part; standardise: the same for each feature.
-Scaling = Literal["pixels", "normalise", "standardise", "none"]
+# training part; standardise: the same for each feature; uneven: as pixels, then each pixel times a
+# factor of its own, from 1/30 to 30.
+Scaling = Literal["pixels", "normalise", "standardise", "uneven", "none"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Part:
 
     Args:
         inputs: bytes of images (count, channels, height, width), or numbers.
-        targets: class numbers (count,), or values (count, 1).
+        targets: class numbers (count,), or (count, positions) for sequences; or values (count, 1).
     """
 
     inputs: npt.NDArray[Any]

@@ -8,15 +8,20 @@ from pathlib import Path
 
 import numpy as np
 
-from samt.bench.data import cache, cifar, idx, least_squares, own
+from samt.bench.data import cache, cifar, idx, least_squares, own, sentences
 from samt.bench.data.catalogue import PUBLISHED, Published
 from samt.bench.data.dataset import Dataset, Task
 from samt.bench.data.download import fetch
-from samt.bench.data.raw import Part, RawData
+from samt.bench.data.raw import Part, RawData, Scaling
 from samt.bench.data.splits import assemble, check_share
 from samt.bench.data.tables import read_split_table
 from samt.bench.errors import DataError, UserError
 from samt.errors import suggestion
+
+_VARIANTS: dict[str, tuple[Scaling, str]] = {
+    "normalised": ("normalise", "pixels of mean 0 and deviation 1"),
+    "uneven": ("uneven", "each pixel times a factor of its own from 1/30 to 30"),
+}
 
 Find = Callable[[Path], "list[Path | None]"]
 
@@ -47,7 +52,8 @@ class Entry:
         if self.variant_of is None:
             return PUBLISHED[self.name]
         original = PUBLISHED[self.variant_of]
-        return replace(original, title=f"{self.variant_of}, pixels of mean 0 and deviation 1")
+        _, words = _VARIANTS[self.name.removeprefix(f"{self.variant_of}-")]
+        return replace(original, title=f"{self.variant_of}, {words}")
 
 
 def load(
@@ -181,6 +187,10 @@ def _least_squares(paths: list[Path], split: int) -> RawData:
     return least_squares.draw(split)
 
 
+def _characters(paths: list[Path], split: int) -> RawData:
+    return sentences.draw()
+
+
 def _embedded(data_dir: Path) -> list[Path | None]:
     return []
 
@@ -202,13 +212,13 @@ def _idx(name: str) -> Entry:
     return Entry(name, "classification", expected, files, read)
 
 
-def _normalised(entry: Entry) -> Entry:
-    """The same images, scaled as is usual elsewhere: by mean and deviation of all their pixels."""
+def _variant(entry: Entry, name: str) -> Entry:
+    """The same images in another scaling, one of `_VARIANTS`."""
 
     def read(paths: list[Path], split: int) -> RawData:
-        return replace(entry.read(paths, split), scaling="normalise")
+        return replace(entry.read(paths, split), scaling=_VARIANTS[name][0])
 
-    return replace(entry, name=f"{entry.name}-normalised", read=read, variant_of=entry.name)
+    return replace(entry, name=f"{entry.name}-{name}", read=read, variant_of=entry.name)
 
 
 def _cifar(name: str, layout: cifar.Layout) -> Entry:
@@ -255,10 +265,12 @@ _ENTRIES = (
     Entry("digits", "classification", (), _embedded, _digits),
     Entry("diabetes", "regression", (), _embedded, _diabetes),
     Entry("least-squares", "regression", (), _embedded, _least_squares),
+    Entry("characters", "classification", (), _embedded, _characters),
     _idx("mnist"),
     _idx("kmnist"),
     _idx("fashion-mnist"),
-    *(_normalised(_idx(name)) for name in ("mnist", "kmnist", "fashion-mnist")),
+    *(_variant(_idx(name), "normalised") for name in ("mnist", "kmnist", "fashion-mnist")),
+    _variant(_idx("fashion-mnist"), "uneven"),
     _cifar("cifar10", cifar.CIFAR10),
     _cifar("cifar100", cifar.CIFAR100),
     _archive("cifar10-jpeg"),

@@ -76,6 +76,8 @@ def _split(name: str, raw: RawData, rows: Rows, share: float, seed: int) -> tupl
     from sklearn.model_selection import train_test_split
 
     labels = raw.train.targets[rows] if raw.task == "classification" else None
+    if labels is not None and labels.ndim > 1:
+        labels = None  # sequences have a class at each position
     try:
         kept, taken = train_test_split(rows, test_size=share, random_state=seed, stratify=labels)
     except ValueError as error:
@@ -115,9 +117,10 @@ class _Scaler:
         if self._inputs is not None:
             return self._transformed(self._inputs, inputs, rows)
         chosen = inputs if rows is None else inputs[rows]
-        if self._scaling in ("pixels", "normalise"):
+        if self._scaling in ("pixels", "normalise", "uneven"):
             mean, deviation = self._pixels
-            return torch.from_numpy(chosen).to(torch.float32).sub_(mean).div_(deviation)
+            scaled = torch.from_numpy(chosen).to(torch.float32).sub_(mean).div_(deviation)
+            return scaled.mul_(_factors(chosen)) if self._scaling == "uneven" else scaled
         # Through NumPy, which knows more types than torch.
         return torch.from_numpy(np.ascontiguousarray(chosen, dtype=np.float32))
 
@@ -166,3 +169,9 @@ class _Scaler:
             f"{self._name} holds a number that is missing, not finite or too large: correct or "
             f"delete its row"
         )
+
+
+def _factors(images: npt.NDArray[Any]) -> Tensor:
+    """A factor for each pixel, always the same: from 1/30 to 30, evenly spread in its logarithm."""
+    exponents = np.random.default_rng(0).uniform(-1.0, 1.0, images.shape[1:])
+    return torch.from_numpy((30.0**exponents).astype(np.float32))

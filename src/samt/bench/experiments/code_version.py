@@ -9,6 +9,7 @@ import ast
 import hashlib
 from collections.abc import Iterator
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 import samt
@@ -17,7 +18,8 @@ from samt.bench.method_specs import METHOD_OPTIONS, SOLVERS
 _PACKAGE = Path(samt.__file__).parent
 # The loop, the networks, and how a method is built from its options.
 _BENCH = (
-    *("bench/training.py", "bench/models.py", "bench/methods.py", "bench/schedules.py"),
+    *("bench/training.py", "bench/models.py", "bench/transformer.py"),
+    *("bench/methods.py", "bench/schedules.py"),
     "bench/experiments/budget.py",
 )
 # A better message must cost no result.
@@ -32,7 +34,10 @@ _MODULES = {
     # Of torch, whose version stands in a cell's record beside this one.
     "sgd": None,
     "adam": None,
+    "prodigy": None,
+    "schedule-free": None,
 }
+_DISTRIBUTIONS = {"prodigy": "prodigyopt", "schedule-free": "schedulefree"}
 
 
 @cache
@@ -49,6 +54,8 @@ def code_version(method: str) -> str:
     for path in sorted(_files(method)):
         digest.update(path.relative_to(_PACKAGE).as_posix().encode())
         digest.update(_meaning(path).encode())
+    if method in _DISTRIBUTIONS:
+        digest.update(version(_DISTRIBUTIONS[method]).encode())
     return digest.hexdigest()[:12]
 
 

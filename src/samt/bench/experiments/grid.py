@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from samt.bench.data import short_name
-from samt.bench.errors import DataError, ExperimentError
+from samt.bench.errors import DataError, ExperimentError, NoCellError
 from samt.bench.experiments.cells import Cell, Source
 from samt.bench.experiments.spec import Experiment, Method, Scalar, option_text, suffix
 from samt.bench.method_specs import MethodSpec
@@ -20,7 +20,7 @@ from samt.bench.models import parse
 
 Options = Mapping[str, Scalar]
 Summaries = Mapping[str, Mapping[str, Any]]
-_WIDTHLESS = ("resnet18", "vgg11", "additive")
+_WIDTHLESS = ("resnet18", "vgg11", "additive", "transformer")
 ONLY = ("data", "model", "width", "method", "seed")
 
 
@@ -120,7 +120,8 @@ def groups(
         their groups are left out. The data are read, for their checksums.
 
     Raises:
-        ExperimentError: nothing is left, or a pattern cannot be read.
+        NoCellError: nothing is left.
+        ExperimentError: a pattern cannot be read.
         DataError: no data set of the experiment is here.
     """
     patterns = _patterns(only)
@@ -147,7 +148,7 @@ def groups(
     if not found and absent:
         raise next(iter(absent.values()))
     if not found:
-        raise ExperimentError(f"{experiment.name}: no cell is left: check exclude and --only")
+        raise NoCellError(f"{experiment.name}: no cell is left: check exclude and --only")
     return found, {short_name(data): str(error) for data, error in absent.items()}
 
 

@@ -1,11 +1,9 @@
-"""Experiment files: what is run, on which data, with which budget. YAML, checked by pydantic."""
+"""What an experiment is: what is run, on which data, with which budget; checked by pydantic."""
 
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
@@ -14,23 +12,19 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    ValidationError,
     field_validator,
     model_validator,
 )
 
 from samt.bench import models
 from samt.bench.data.registry import find, short_name
-from samt.bench.errors import ExperimentError, UserError
-from samt.bench.experiments.mistakes import explained, field, mistake
-from samt.bench.experiments.yaml_lines import Lines, read_yaml
+from samt.bench.errors import UserError
+from samt.bench.experiments.mistakes import field, mistake
 from samt.bench.method_specs import MethodSpec, parse_spec
 from samt.errors import suggestion
 
 Scalar: TypeAlias = bool | int | float | str | None
-_FOLDER = "paper"
 _MOST_SEEDS = 10_000
-_PROFILE = re.compile(r"[A-Za-z0-9.-]{1,30}")  # becomes a part of the name of the results
 
 
 def _listed(value: Any) -> Any:
@@ -64,11 +58,11 @@ Seed: TypeAlias = Annotated[int, Field(ge=0, le=2**40)]
 Seeds: TypeAlias = Annotated[list[Seed], BeforeValidator(_seeds), Field(min_length=1)]
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-class Budget(_Strict):
+class Budget(Strict):
     """How long a cell trains: exactly one of the three.
 
     Args:
@@ -88,7 +82,7 @@ class Budget(_Strict):
         return self
 
 
-class Tuning(_Strict):
+class Tuning(Strict):
     """How options are chosen on the validation part.
 
     Args:
@@ -100,7 +94,7 @@ class Tuning(_Strict):
     budget: Budget | None = None
 
 
-class Method(_Strict):
+class Method(Strict):
     """A method, or several that differ in their options.
 
     Args:
@@ -163,7 +157,7 @@ class Method(_Strict):
             raise ValueError(str(error)) from error
 
 
-class Experiment(_Strict):
+class Experiment(Strict):
     """A grid over data, models, widths, methods, their options and seeds.
 
     Args:
@@ -292,94 +286,3 @@ def option_text(value: Scalar) -> str:
     if isinstance(value, bool) or value is None:
         return str(value).lower()
     return value if isinstance(value, str) else repr(value)
-
-
-def load_experiment(path: Path, profile: str | None = None) -> Experiment:
-    """Read an experiment file.
-
-    Args:
-        path: of it.
-        profile: the key of its `profiles` whose values replace those of the file; by default
-            `paper` if there is one.
-
-    Returns:
-        The experiment.
-
-    Raises:
-        ExperimentError: file, line and field of the first mistake.
-    """
-    content, lines = read_yaml(path)
-    profiles = content.pop("profiles", {})
-    if not isinstance(profiles, dict) or not all(isinstance(v, dict) for v in profiles.values()):
-        raise lines.error(("profiles",), "profiles map a name to the fields that it replaces")
-    for one in profiles:
-        if not _PROFILE.fullmatch(one):
-            raise lines.error(("profiles", one), "write up to 30 letters, digits, dots, hyphens")
-    if profile is None and "paper" in profiles:
-        profile = "paper"
-    if profile is not None and profile not in profiles:
-        known = suggestion(profile, profiles) if profiles else "the file has none"
-        raise ExperimentError(f"{path} has no profile '{profile}': {known}")
-    experiment = _checked(content, (), lines)
-    for name, changes in profiles.items():  # all of them, so that none rots
-        changed = _checked({**content, **changes}, ("profiles", name), lines, changes)
-        experiment = changed if name == profile else experiment
-    if profile in (None, "paper", experiment.name):
-        return experiment
-    # Results of two profiles must not be taken for one experiment.
-    name, title = f"{experiment.name}-{profile}", f"{experiment.title} ({profile})".strip()
-    return experiment.model_copy(update={"name": name, "title": title})
-
-
-def _checked(
-    content: dict[str, Any], prefix: tuple[str, ...], lines: Lines, own: Mapping[str, Any] = {}
-) -> Experiment:
-    try:
-        return Experiment.model_validate(content)
-    except ValidationError as error:
-        below: dict[str, type[_Strict]] = {"methods": Method, "budget": Budget, "tuning": Tuning}
-        known = {name: list(model.model_fields) for name, model in below.items()}
-        known[""] = [*Experiment.model_fields, *([] if prefix else ["profiles"])]
-        raise explained(error, lines, known, prefix, own) from error
-
-
-def folders() -> tuple[Path, Path]:
-    """Where experiments are known by name: in the package or its checkout; and here, which wins."""
-    here = Path(__file__)
-    packaged, checkout = here.parents[1] / _FOLDER, here.parents[4] / _FOLDER
-    return packaged if packaged.is_dir() else checkout, Path(_FOLDER)
-
-
-def locate(name: str) -> list[Path]:
-    """The files of an experiment.
-
-    Args:
-        name: a path, the name of a file in the folder `paper`, or `paper` for all of them. The
-            folder is looked for here and in the package.
-
-    Returns:
-        One path, or those of all experiments of the paper.
-
-    Raises:
-        ExperimentError: there is none.
-    """
-    try:
-        path = Path(name).expanduser()
-        is_file = path.is_file()
-    except (OSError, RuntimeError) as error:
-        raise ExperimentError(f"cannot read {name} ({error}): check the path") from error
-    if path.suffix in (".yaml", ".yml") or is_file:
-        if not is_file:
-            raise ExperimentError(f"there is no {path}: check the path of the experiment file")
-        return [path]
-    known: dict[str, Path] = {}
-    for folder in folders():
-        known |= {file.stem: file for file in sorted(folder.glob("*.yaml"))}
-    if name == _FOLDER and known:
-        return list(known.values())
-    if name not in known:
-        close = f"{suggestion(name, known)}; " if known else ""
-        raise ExperimentError(
-            f"there is no experiment '{name}': {close}or give the path of a .yaml file"
-        )
-    return [known[name]]

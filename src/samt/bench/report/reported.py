@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from samt.bench.errors import ReportError
-from samt.bench.experiments import spec
+from samt.bench.experiments import files
 
 COLUMNS = ("data", "model", "width", "method", "metric", "value", "note")
 _METRICS = ("accuracy", "rmse")
@@ -65,7 +65,7 @@ def folders(file: str | None, given: Path | None = None) -> list[Path]:
     if given is not None:
         return [given]
     beside = [] if not file else [Path(file).expanduser().parent]
-    return [*beside, *reversed(spec.folders())]
+    return [*beside, *reversed(files.folders("paper"))]
 
 
 def published_numbers(name: str, places: Sequence[Path]) -> list[Published]:
