@@ -180,11 +180,11 @@ def test_a_checkpoint_goes_on_bit_for_bit(stop: int) -> None:
 def test_the_state_of_another_optimizer_is_refused() -> None:
     model = mlp()
     optimizer = AutoSAMT(samt.blocks(model))
-    for other in (samt.SAMT(samt.blocks(model)), torch.optim.Adam(samt.blocks(model))):
+    for other in (samt.PaperSAMT(samt.blocks(model)), torch.optim.Adam(samt.blocks(model))):
         with pytest.raises(CheckpointMismatchError):
             optimizer.load_state_dict(other.state_dict())
     with pytest.raises(CheckpointMismatchError):
-        samt.SAMT(samt.blocks(model)).load_state_dict(optimizer.state_dict())
+        samt.PaperSAMT(samt.blocks(model)).load_state_dict(optimizer.state_dict())
 
 
 def test_copies_and_pickles_train_alike() -> None:

@@ -15,7 +15,9 @@ from samt import baselines
 
 
 def test_public_names_are_these() -> None:
-    assert sorted(samt.__all__) == ["History", "Passes", "SAMT", "blocks", "closure", "errors"]
+    assert sorted(samt.__all__) == [
+        "AutoSAMT", "History", "PaperSAMT", "Passes", "SAMT", "blocks", "closure", "errors",
+    ]  # fmt: skip
     assert issubclass(samt.SAMT, torch.optim.Optimizer)
     assert sorted(baselines.__all__) == [
         "AdamHD", "BCD", "DLADMM", "Dante", "MDLAM", "SGDHD", "SGDNesterovHD", "ScaledADMM",
@@ -23,12 +25,18 @@ def test_public_names_are_these() -> None:
 
 
 def test_signatures_are_these() -> None:
-    assert list(inspect.signature(samt.SAMT).parameters) == [
-        "params", "lr", "step_size", "head", "projection", "parts", "meta_batch", "meta_lr",
-        "eta_hidden", "inner_steps", "order", "radius", "relative", "weight_decay",
+    assert list(inspect.signature(samt.SAMT).parameters) == ["params", "lr", "preset", "options"]
+    assert list(inspect.signature(samt.AutoSAMT).parameters) == [
+        "params", "lr", "preset", "total_steps", "betas", "eps", "weight_decay", "meta_every",
+        "meta_lr", "eta_hidden", "projection", "seed",
+    ]  # fmt: skip
+    assert list(inspect.signature(samt.PaperSAMT).parameters) == [
+        "params", "lr", "preset", "step_size", "head", "projection", "parts", "meta_batch",
+        "meta_lr", "eta_hidden", "inner_steps", "order", "radius", "relative", "weight_decay",
         "max_grad_norm", "replay", "compile", "seed",
     ]  # fmt: skip
-    assert list(inspect.signature(samt.SAMT.step).parameters) == ["self", "closure", "meta_closure"]
+    for one in (samt.SAMT, samt.AutoSAMT, samt.PaperSAMT):
+        assert list(inspect.signature(one.step).parameters) == ["self", "closure", "meta_closure"]
     for name in ("state_dict", "load_state_dict", "add_param_group", "zero_grad"):
         ours = inspect.signature(getattr(samt.SAMT, name))
         assert list(ours.parameters) == list(
@@ -50,7 +58,7 @@ sys.meta_path.insert(0, Refuse())
 import samt, samt.baselines
 assert not any(name.startswith("samt.bench") for name in sys.modules)
 model = torch.nn.Linear(3, 2)
-optimizer = samt.SAMT(samt.blocks(model))
+optimizer = samt.PaperSAMT(samt.blocks(model))
 loss = torch.nn.functional.mse_loss
 optimizer.step(samt.closure(model, loss, torch.ones(4, 3), torch.zeros(4, 2)))
 print("stepped", optimizer.passes)

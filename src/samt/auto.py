@@ -24,10 +24,12 @@ from samt.blocks import without_duplicates
 from samt.errors import (
     NonFiniteLossError,
     OptionError,
-    UnsupportedGradientError,
     explain_unknown_options,
 )
-from samt.history import History, summary
+from samt.history import summary
+from samt.parameters import refuse_sparse, refuse_unreal
+from samt.passes import Passes
+from samt.presets import SAMT
 
 _WARMUP_SHARE, _WARMUP_STEPS = 0.02, 100
 _QUIET_SHARE, _QUIET_STEPS = 0.25, 1000
@@ -36,8 +38,8 @@ _STRIDE = 5
 _FAST, _SLOW = 1 - 0.95**_STRIDE, 1 - 0.99**_STRIDE
 
 
-class AutoSAMT(torch.optim.Optimizer):
-    """SAMT without numbers to choose: a normalised direction, and steps learned on the average.
+class AutoSAMT(SAMT, preset="auto"):
+    """`SAMT` with `preset="auto"`: a normalised direction, and steps learned on the average.
 
     A block's direction d is that of Adam. Each of its tensors has a step size, made by its eta
     model from the five statistics of d,
@@ -59,6 +61,7 @@ class AutoSAMT(torch.optim.Optimizer):
     Args:
         params: blocks, best made by `samt.blocks(model)`.
         lr: initial step size η⁰. An LR scheduler that changes it scales the whole step.
+        preset: `auto`.
         total_steps: number of steps of the training; the whole step is then annealed to zero by
             a cosine. Without it the step stays, unless a scheduler anneals it.
         betas: of the averages of the gradient and of its square.
@@ -75,9 +78,8 @@ class AutoSAMT(torch.optim.Optimizer):
 
     Examples:
         >>> import samt, torch
-        >>> from samt.auto import AutoSAMT
         >>> model = torch.nn.Linear(3, 1)
-        >>> optimizer = AutoSAMT(samt.blocks(model), total_steps=100)
+        >>> optimizer = samt.SAMT(samt.blocks(model), total_steps=100)
         >>> for _ in range(100):
         ...     optimizer.zero_grad()
         ...     loss = model(torch.ones(4, 3)).square().mean()
@@ -93,6 +95,7 @@ class AutoSAMT(torch.optim.Optimizer):
         params: ParamsT,
         lr: float | Tensor = 0.1,
         *,
+        preset: str | None = None,
         total_steps: int | None = None,
         betas: tuple[float, float] = (0.9, 0.99),
         eps: float = 1e-8,
@@ -105,6 +108,7 @@ class AutoSAMT(torch.optim.Optimizer):
     ) -> None:
         defaults = {
             "lr": lr,
+            "preset": "auto" if preset is None else preset,
             "total_steps": total_steps,
             "betas": betas,
             "eps": eps,
@@ -116,7 +120,7 @@ class AutoSAMT(torch.optim.Optimizer):
             "seed": seed,
         }
         _check(defaults)
-        self.history: History | None = None
+        self.history = None
         self._known: list[StepSizes] | None = None
         super().__init__(params, defaults)
 
@@ -129,18 +133,20 @@ class AutoSAMT(torch.optim.Optimizer):
         """Add a block; its state is made at once.
 
         Args:
-            param_group: `params`, and optionally `name` and any option but `total_steps`,
-                `meta_every`, `eta_hidden` and `projection`, which are one for all blocks.
+            param_group: `params`, and optionally `name` and any option but those that are one
+                for all blocks: `preset`, `total_steps`, `meta_every`, `eta_hidden`, `projection`.
         """
+        options.check_spelling(param_group, self.defaults)
         super().add_param_group(without_duplicates(param_group, self.param_groups))
         group, first = self.param_groups[-1], self.param_groups[0]
         try:
             _check(group)
-            for name in ("total_steps", "meta_every", "eta_hidden", "projection"):
+            for name in ("preset", "total_steps", "meta_every", "eta_hidden", "projection"):
                 if group[name] != first[name]:
                     raise OptionError(f"{name} is one for all blocks: give it to the optimizer")
             self._known = None
             group.setdefault("name", f"block {len(self.param_groups) - 1}")
+            refuse_unreal(group)
             group.setdefault("initial_lr", float(group["lr"]))
             group.setdefault("calls", first.get("calls", 0))
             index = sum(len(g["params"]) for g in self.param_groups[:-1])
@@ -155,6 +161,12 @@ class AutoSAMT(torch.optim.Optimizer):
         """As in torch, but exact, and matched by parameter name where both sides have names."""
         checkpoint.load(self, super().load_state_dict, state_dict, "meta_every")
         self._known = None
+
+    @property
+    def passes(self) -> Passes:
+        """Forward and backward passes so far: one of each for every step."""
+        calls = self.param_groups[0]["calls"]
+        return Passes(calls, calls)
 
     @property
     def _is_at_average(self) -> bool:
@@ -176,11 +188,16 @@ class AutoSAMT(torch.optim.Optimizer):
         return factor * group["lr"] / group["initial_lr"]
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+    def step(
+        self,
+        closure: Callable[[], Any] | None = None,
+        meta_closure: Callable[[], Any] | None = None,
+    ) -> Any:
         """One step of every block, from the gradients that are there or that a closure makes.
 
         Args:
             closure: evaluates the loss, as for any optimizer of torch.
+            meta_closure: of the other preset; there is no meta batch here.
 
         Returns:
             The closure's loss, or None.
@@ -188,11 +205,14 @@ class AutoSAMT(torch.optim.Optimizer):
         Raises:
             NonFiniteLossError: the closure's loss is NaN or infinite; nothing has changed.
             UnsupportedGradientError: a gradient is sparse.
+            OptionError: there is a meta closure.
         """
+        if meta_closure is not None:
+            raise OptionError("there is no meta batch with preset='auto': leave meta_closure out")
         loss = None if closure is None else self._evaluate(closure)
         parameters = [p for group in self.param_groups for p in group["params"]]
-        if any(p.grad is not None and p.grad.is_sparse for p in parameters):
-            raise UnsupportedGradientError("AutoSAMT needs dense gradients")
+        for parameter in parameters:
+            refuse_sparse(parameter.grad)
         at_average = self._is_at_average
         if at_average:
             for parameter in parameters:
@@ -330,6 +350,6 @@ def _update_fused(
 
 
 def _check(group: dict[str, Any]) -> None:
-    options.check(group)
+    options.check(group, preset="auto")
     if not float(group["lr"]) > 0:
         raise OptionError("lr must be above 0: the whole step is scaled by what becomes of it")

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from samt.errors import UnsupportedGradientError
 from samt.eta_model import GAIN, EtaModels, gradient_statistics, initial_eta_model
+from samt.parameters import state_dtype
 from samt.step_size import combine, combine_backward
 
 _SCALE = 0.1  # of tensors that stand before any matrix in their block, such as norm layers
@@ -45,17 +45,8 @@ def initial_state(group: dict[str, Any], parameter: Tensor, index: int) -> dict[
         group: its block, with all options.
         parameter: the tensor.
         index: its position among all parameters; seeds its eta model.
-
-    Raises:
-        UnsupportedGradientError: it is not real and floating-point.
     """
-    if not parameter.is_floating_point():
-        raise UnsupportedGradientError(
-            f"block {group['name']!r} has a parameter of {parameter.dtype}: AutoSAMT needs real "
-            "floating-point parameters"
-        )
-    dtype = torch.promote_types(parameter.dtype, torch.float32)
-    weights = parameter.detach().to(dtype, copy=True)
+    weights = parameter.detach().to(state_dtype(parameter), copy=True)
     like = weights.new_zeros(())
     hidden, gain = group["eta_hidden"], GAIN[group["projection"]]
     eta_model = initial_eta_model(torch.Size(), "offset", hidden, group["seed"], index, like)

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from samt.closures import Closure
-from samt.errors import NoGradientError, UnsupportedGradientError
+from samt.errors import NoGradientError
 from samt.finite import is_read_late
+from samt.parameters import refuse_sparse
 from samt.randomness import RandomStates
 from samt.replay import CallOrderChangedError, Record, Replay
 
@@ -206,14 +207,6 @@ def _gradients(loss: Any, own: list[Tensor], unfrozen: list[Tensor]) -> list[Ten
     for gradient in gradients:
         refuse_sparse(gradient)
     return gradients
-
-
-def refuse_sparse(gradient: Tensor | None) -> None:
-    """Raise UnsupportedGradientError for a sparse gradient."""
-    if gradient is not None and gradient.layout != torch.strided:
-        raise UnsupportedGradientError(
-            "SAMT does not support sparse gradients: build the embedding with sparse=False"
-        )
 
 
 def _require_grad(parameters: Iterable[Tensor], flag: bool) -> None:

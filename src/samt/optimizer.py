@@ -1,11 +1,11 @@
-"""SAMT: stochastic alternating minimization with trainable step sizes (Algorithm 1)."""
+"""The published method: stochastic alternating minimization with trainable step sizes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -19,13 +19,15 @@ from samt.errors import (
     GradScalerUnsupportedError,
     LeftoverGradientsError,
     OptionError,
-    UnsupportedGradientError,
     explain_unknown_options,
 )
 from samt.evaluation import Loss, RepeatedEvaluation
 from samt.finite import FiniteLosses
-from samt.history import History, summary
+from samt.history import summary
 from samt.memory import keep_freed_memory
+from samt.parameters import refuse_unreal
+from samt.passes import Passes
+from samt.presets import SAMT
 from samt.replay import Replay
 from samt.step_size import Granularity
 from samt.subproblem import SubProblem, complete_state
@@ -34,15 +36,8 @@ from samt.sweep import Sweep, step_on_gradients
 _MOST_REPLAYS = 4  # a new module for every step would otherwise fill the memory
 
 
-class Passes(NamedTuple):
-    """Number of forward and backward passes, each of which may be on a part of a batch."""
-
-    forward: int
-    backward: int
-
-
-class SAMT(torch.optim.Optimizer):
-    """Stochastic alternating minimization with trainable step sizes.
+class PaperSAMT(SAMT, preset="paper"):
+    """`SAMT` with `preset="paper"`: Algorithm 1, as it was published.
 
     Each param group is a block. A step solves the sub-problem of one block after the other,
     all other blocks fixed, by `inner_steps` steps of online adaptive gradient descent: with g
@@ -58,6 +53,7 @@ class SAMT(torch.optim.Optimizer):
         params: blocks, best made by `samt.blocks(model)`. Plain `model.parameters()` is one
             block: the simultaneous update. Any option below may stand in a group.
         lr: initial step size η⁰; what LR schedulers change.
+        preset: `paper`.
         step_size: shape of η: `scalar`, `row` (one per output unit), `column` (one per input
             unit), `element`, or a callable from the tensor to a shape that broadcasts to it.
         head: output layer of φ for shapes other than scalar: `offset` (two shared logits and
@@ -93,7 +89,7 @@ class SAMT(torch.optim.Optimizer):
         >>> import samt, torch
         >>> model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(),
         ...                             torch.nn.Linear(8, 1))
-        >>> optimizer = samt.SAMT(samt.blocks(model), lr=0.1, step_size="row")
+        >>> optimizer = samt.SAMT(samt.blocks(model), preset="paper", step_size="row")
         >>> inputs, targets = torch.ones(16, 3), torch.zeros(16, 1)
         >>> loss = optimizer.step(samt.closure(model, torch.nn.MSELoss(), inputs, targets))
         >>> optimizer.passes
@@ -113,6 +109,7 @@ class SAMT(torch.optim.Optimizer):
         params: ParamsT,
         lr: float | Tensor = 0.1,
         *,
+        preset: str | None = None,
         step_size: Granularity = "scalar",
         head: str = "offset",
         projection: str = "tanh",
@@ -132,6 +129,7 @@ class SAMT(torch.optim.Optimizer):
     ) -> None:
         defaults = {
             "lr": lr,
+            "preset": "paper" if preset is None else preset,
             "step_size": step_size,
             "head": head,
             "projection": projection,
@@ -149,12 +147,12 @@ class SAMT(torch.optim.Optimizer):
             "compile": compile,
             "seed": seed,
         }
-        options.check(defaults)
+        options.check(defaults, preset="paper")
         self._subproblems: list[SubProblem] | None = None
         self._replays: dict[torch.nn.Module, Replay] = {}
         self._compiled = CompiledSweeps()
         self._losses = FiniteLosses()
-        self.history: History | None = None
+        self.history = None
         super().__init__(params, defaults)
         self._bound()
         keep_freed_memory()
@@ -193,20 +191,15 @@ class SAMT(torch.optim.Optimizer):
     def _complete(self, group: dict[str, Any]) -> None:
         """Check a new block and give it what every block has."""
         group.setdefault("name", f"block {len(self.param_groups) - 1}")
-        options.check(group)
-        for option in ("order", "replay", "compile"):
+        options.check(group, preset="paper")
+        for option in ("preset", "order", "replay", "compile"):
             if group[option] != self.param_groups[0][option]:
                 raise OptionError(
                     f"{option} is one for all blocks: give it to SAMT, not to a group"
                 )
         group.setdefault("calls", self.param_groups[0].get("calls", 0))
         group.setdefault("passes", 0)
-        for parameter in group["params"]:
-            if not parameter.is_floating_point():
-                raise UnsupportedGradientError(
-                    f"block {group['name']!r} has a parameter of {parameter.dtype}: SAMT needs "
-                    "real floating-point parameters"
-                )
+        refuse_unreal(group)
 
     @property
     def passes(self) -> Passes:

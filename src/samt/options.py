@@ -78,16 +78,22 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:59] + "…"
 
 
-def check(options: dict[str, Any]) -> None:
+def check(options: dict[str, Any], preset: str) -> None:
     """Check the value of every option.
 
     Args:
         options: the optimizer's defaults or a complete param group.
+        preset: of the optimizer.
 
     Raises:
         OptionError: a value is out of range or no known word.
     """
     where = f" in block {options['name']!r}" if "name" in options else ""
+    if options["preset"] != preset:
+        raise OptionError(
+            f"preset {_short(options['preset'])}{where} is not that of this class, {preset!r}: "
+            "build samt.SAMT, which has both"
+        )
     for name, (wanted, is_right) in _NUMBERS.items():
         if name in options and not is_right(options[name]):
             raise OptionError(f"{name} must be {wanted}{where}, not {_short(options[name])}")

@@ -26,6 +26,7 @@ from samt.eta_model import (
     initial_eta_model,
     is_eta_model_of,
 )
+from samt.parameters import state_dtype
 from samt.step_size import (
     Number,
     coefficients,
@@ -36,11 +37,6 @@ from samt.step_size import (
 )
 
 Gradients: TypeAlias = Sequence[Tensor | None]
-
-
-def state_dtype(parameter: Tensor) -> torch.dtype:
-    """float32, or float64 for a float64 parameter: never less, whatever the model is kept in."""
-    return torch.promote_types(parameter.dtype, torch.float32)
 
 
 def complete_state(

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from samt.errors import ClosureRequiredError
-from samt.evaluation import Evaluated, Loss, RepeatedEvaluation, refuse_sparse
+from samt.evaluation import Evaluated, Loss, RepeatedEvaluation
+from samt.parameters import refuse_sparse
 from samt.subproblem import Gradients, SubProblem
 
 

@@ -45,7 +45,7 @@ def test_every_network_learns(name: str, dropout: float) -> None:
     model = models.build(name, data, (8,), dropout)
     assert any(isinstance(module, nn.Dropout) for module in model.modules()) == bool(dropout)
     assert not any(isinstance(module, nn.ReLU) for module in model.modules())
-    optimizer = samt.SAMT(samt.blocks(model), lr=0.01)
+    optimizer = samt.PaperSAMT(samt.blocks(model), lr=0.01)
     inputs, targets = data.train.tensors()
     before = [parameter.clone() for parameter in model.parameters()]
     optimizer.step(samt.closure(model, nn.functional.cross_entropy, inputs, targets))

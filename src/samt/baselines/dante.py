@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from samt.errors import OptionError, explain_unknown_options, suggestion
-from samt.optimizer import SAMT
+from samt.optimizer import PaperSAMT
 from samt.subproblem import Gradients, SubProblem, norm_of_all
 
 ORDERS = ("reverse", "forward")
@@ -39,7 +39,7 @@ class _Layer(SubProblem):
         super().descend(gradients)
 
 
-class Dante(SAMT):
+class Dante(PaperSAMT):
     """Dante: gradient steps on one layer, then on the next, with a step size that is given.
 
     The blocks, the closures and the replay are those of SAMT; there is no eta model. What the

@@ -137,13 +137,13 @@ class OptimizerMethod(Method):
 class WatchedMethod(OptimizerMethod):
     """An optimizer with a history of its step sizes; arguments as of `OptimizerMethod`."""
 
-    optimizer: samt.SAMT | AutoSAMT
+    optimizer: samt.SAMT
 
     def __init__(
         self,
         model: nn.Module,
         loss_fn: LossFunction,
-        optimizer: samt.SAMT | AutoSAMT,
+        optimizer: samt.SAMT,
         schedule: str = "constant",
     ) -> None:
         super().__init__(model, loss_fn, optimizer, schedule)
@@ -180,10 +180,10 @@ class WatchedMethod(OptimizerMethod):
 class SamtMethod(WatchedMethod):
     """SAMT, or what is built on it; arguments as of `OptimizerMethod`."""
 
-    optimizer: samt.SAMT
+    optimizer: samt.PaperSAMT
 
     def __init__(
-        self, model: nn.Module, loss_fn: LossFunction, optimizer: samt.SAMT, schedule: str
+        self, model: nn.Module, loss_fn: LossFunction, optimizer: samt.PaperSAMT, schedule: str
     ) -> None:
         super().__init__(model, loss_fn, optimizer, schedule)
         self._fresh = optimizer.defaults["meta_batch"] == "fresh"
@@ -389,7 +389,7 @@ def build(
         return AutoMethod(model, loss_fn, AutoSAMT(groups, **options, seed=seed), annealed)
     schedule = options.pop("schedule", "constant")
     if spec.name == "samt":
-        return SamtMethod(model, loss_fn, samt.SAMT(groups, **options, seed=seed), schedule)
+        return SamtMethod(model, loss_fn, samt.PaperSAMT(groups, **options, seed=seed), schedule)
     if spec.name == "dante":
         return SamtMethod(model, loss_fn, Dante(groups, **options), schedule)
     if spec.name == "schedule-free":

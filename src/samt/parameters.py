@@ -1,0 +1,33 @@
+"""What can be trained: real floating-point parameters with dense gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from samt.errors import UnsupportedGradientError
+
+
+def state_dtype(parameter: Tensor) -> torch.dtype:
+    """float32, or float64 for a float64 parameter: never less, whatever the model is kept in."""
+    return torch.promote_types(parameter.dtype, torch.float32)
+
+
+def refuse_unreal(group: dict[str, Any]) -> None:
+    """Raise UnsupportedGradientError for a parameter of integers or complex numbers."""
+    for parameter in group["params"]:
+        if not parameter.is_floating_point():
+            raise UnsupportedGradientError(
+                f"block {group['name']!r} has a parameter of {parameter.dtype}: SAMT needs "
+                "real floating-point parameters"
+            )
+
+
+def refuse_sparse(gradient: Tensor | None) -> None:
+    """Raise UnsupportedGradientError for a sparse gradient."""
+    if gradient is not None and gradient.layout != torch.strided:
+        raise UnsupportedGradientError(
+            "SAMT does not support sparse gradients: build the embedding with sparse=False"
+        )
