@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import math
 from functools import partial
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 import samt
 from samt.auto import AutoSAMT
 from samt.auto_reference import AutoReference
-from samt.auto_step_sizes import scales
+from samt.auto_step_sizes import direction, scales
 from samt.blocks import Partition
 from samt.errors import (
     CheckpointMismatchError,
@@ -48,7 +49,14 @@ def assert_equal(
         )
 
 
-def compare(model_name: str, partition: Partition, steps: int, lr: float, **options: Any) -> None:
+def compare(
+    model_name: str,
+    partition: Partition,
+    steps: int,
+    lr: float,
+    scheduled: bool = True,
+    **options: Any,
+) -> None:
     torch.manual_seed(7)
     model = MODELS[model_name]()
     optimizer = AutoSAMT(samt.blocks(model, partition), lr, **options)
@@ -58,7 +66,7 @@ def compare(model_name: str, partition: Partition, steps: int, lr: float, **opti
     atol = 1e-7 if model_name == "convolutional" else 1e-10
     for step in range(steps):
         for group, own in zip(optimizer.param_groups, reference.groups, strict=True):
-            group["lr"] = own["lr"] = lr * (1 - step / (2 * steps))
+            group["lr"] = own["lr"] = lr * (1 - step / (2 * steps) if scheduled else 1.0)
         data = batch(model_name, step)
         rng = torch.get_rng_state()
         expected = reference.step(data)
@@ -99,8 +107,9 @@ def test_equals_the_reference_with_every_option(options: dict[str, Any], lr: flo
     compare("mlp", None, 26, lr, **OFTEN, **options)
 
 
-def test_equals_the_reference_without_a_number_of_steps() -> None:
-    compare("mlp", None, 1032, 0.1)
+@pytest.mark.parametrize("scheduled", [True, False])
+def test_equals_the_reference_without_a_number_of_steps(scheduled: bool) -> None:
+    compare("mlp", None, 1032, 0.1, scheduled)
 
 
 def test_without_learning_it_is_adam_with_a_step_for_each_tensor() -> None:
@@ -118,7 +127,7 @@ def test_without_learning_it_is_adam_with_a_step_for_each_tensor() -> None:
     base = [group["lr"] for group in adam.param_groups]
     for step in range(150):
         for group, lr in zip(adam.param_groups, base, strict=True):
-            group["lr"] = lr * min(1.0, (step + 1) / 100)
+            group["lr"] = lr * min(1.0, (step + 1) / 100) / math.sqrt(1 + step / 200)
         data = batch("mlp", step)
         train(model, optimizer, data)
         train(other, adam, data)
@@ -238,6 +247,42 @@ def test_a_scheduler_on_lr_scales_the_whole_step() -> None:
         train(other, half, batch("mlp", 0))
         for p, q, w in zip(model.parameters(), other.parameters(), start, strict=True):
             torch.testing.assert_close(2 * (q - w), p - w, rtol=1e-7, atol=1e-12)
+
+
+def test_a_scheduler_stops_the_decay_where_it_is() -> None:
+    """Without a jump: 30 steps of the decay, and from then on the scheduler alone."""
+    model = mlp()
+    optimizer = AutoSAMT(samt.blocks(model), 0.1, meta_lr=0)
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [150], 0.5)
+    first = next(model.parameters())
+    taken = []
+    for step in range(200):
+        before = first.detach().clone()
+        train(model, optimizer, batch("mlp", step))
+        state = optimizer.state[first]
+        whole = state["step_size"] * direction(state, optimizer.param_groups[0]).norm()
+        taken.append(float((before - first.detach()).norm() / whole))
+        scheduler.step()
+    decay = [(1 + min(step, 150) / 200) ** -0.5 for step in range(200)]
+    expected = [
+        min(1.0, (step + 1) / 100) * decay[step] * (0.5 if step >= 150 else 1.0)
+        for step in range(200)
+    ]
+    assert taken == pytest.approx(expected, rel=1e-6)
+
+
+def test_schedulers_that_write_to_initial_lr() -> None:
+    """OneCycleLR begins with a 25th of its largest lr, and calls that the initial one."""
+    model = mlp()
+    optimizer = AutoSAMT(samt.blocks(model), 0.1)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=100)
+    sizes = []
+    for step in range(100):
+        sizes.append(float(optimizer._anneal(optimizer.param_groups[0])))
+        train(model, optimizer, batch("mlp", step))
+        scheduler.step() if step < 99 else None
+    assert max(sizes) < 1
+    assert sizes[0] == pytest.approx(1 / 25 / 100)
 
 
 def test_parameters_without_a_gradient_are_left_alone() -> None:

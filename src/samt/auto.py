@@ -33,6 +33,7 @@ from samt.presets import SAMT
 
 _WARMUP_SHARE, _WARMUP_STEPS = 0.02, 100
 _QUIET_SHARE, _QUIET_STEPS = 0.25, 1000
+_DECAY_STEPS = 200
 # The averages see every fifth step, so that they cost little; in steps they are 20 and 100 long.
 _STRIDE = 5
 _FAST, _SLOW = 1 - 0.95**_STRIDE, 1 - 0.99**_STRIDE
@@ -60,10 +61,11 @@ class AutoSAMT(SAMT, preset="auto"):
 
     Args:
         params: blocks, best made by `samt.blocks(model)`.
-        lr: initial step size η⁰. An LR scheduler that changes it scales the whole step.
+        lr: initial step size η⁰. An LR scheduler that changes it scales the whole step; the
+            decay goes no further from then on.
         preset: `auto`.
-        total_steps: number of steps of the training; the whole step is then annealed to zero by
-            a cosine. Without it the step stays, unless a scheduler anneals it.
+        total_steps: number of steps of the training; a is then a cosine that ends at zero.
+            Without it a = (1 + k / 200)^-½ after k steps, which needs to know no end.
         betas: of the averages of the gradient and of its square.
         eps: added to the root of the latter.
         weight_decay: decoupled: w ← (1 − a η weight_decay) w before each step.
@@ -147,8 +149,10 @@ class AutoSAMT(SAMT, preset="auto"):
             self._known = None
             group.setdefault("name", f"block {len(self.param_groups) - 1}")
             refuse_unreal(group)
-            group.setdefault("initial_lr", float(group["lr"]))
+            # Not torch's `initial_lr`, which some schedulers write to.
+            group.setdefault("initial_step_size", float(group["lr"]))
             group.setdefault("calls", first.get("calls", 0))
+            group.setdefault("decayed", group["calls"])
             index = sum(len(g["params"]) for g in self.param_groups[:-1])
             for offset, parameter in enumerate(group["params"]):
                 self.state[parameter] |= initial_state(group, parameter, index + offset)
@@ -179,13 +183,15 @@ class AutoSAMT(SAMT, preset="auto"):
         return bool(due) and (total is None or calls < total)
 
     def _anneal(self, group: dict[str, Any]) -> float | Tensor:
-        """a: warm-up, the cosine, and what a scheduler made of `lr`."""
+        """a: warm-up, the cosine or the decay, and what a scheduler made of `lr`."""
         done, total = group["calls"], group["total_steps"]
         warmup = _WARMUP_STEPS if total is None else min(_WARMUP_STEPS, _WARMUP_SHARE * total)
         factor = min(1.0, (done + 1) / max(1.0, warmup))
-        if total is not None:
+        if total is None:
+            factor /= math.sqrt(1 + group["decayed"] / _DECAY_STEPS)
+        else:
             factor *= (1 + math.cos(math.pi * min(1.0, done / total))) / 2
-        return factor * group["lr"] / group["initial_lr"]
+        return factor * group["lr"] / group["initial_step_size"]
 
     @torch.no_grad()
     def step(
@@ -223,6 +229,8 @@ class AutoSAMT(SAMT, preset="auto"):
             self._move()
         for group in self.param_groups:
             group["calls"] += 1
+            # Of two that anneal, the scheduler is the one that was asked for.
+            group["decayed"] += float(group["lr"]) == group["initial_step_size"]
             self._record(group, loss)
         self._average()
         return loss

@@ -73,6 +73,8 @@ class AutoReference(Reference):
         g = dict(zip(leaves, found, strict=True))
         for group, names in zip(self.groups, self.names, strict=True):
             self._update(group, names, {name: g[name] for name in names}, at_average)
+            if float(group["lr"]) == group["initial_step_size"]:
+                group["decayed"] += 1
         self.calls += 1
         return loss.detach()
 
@@ -109,9 +111,11 @@ class AutoReference(Reference):
         total = group["total_steps"]
         warmup = 100 if total is None else min(100, 0.02 * total)
         a = min(1.0, (self.calls + 1) / max(1.0, warmup))
-        if total is not None:
+        if total is None:
+            a *= (1 + group["decayed"] / 200) ** -0.5
+        else:
             a *= (1 + math.cos(math.pi * min(1.0, self.calls / total))) / 2
-        return a * float(group["lr"]) / group["initial_lr"]
+        return a * float(group["lr"]) / group["initial_step_size"]
 
     def _direction(self, name: str, group: dict[str, Any]) -> Tensor:
         """Adam's."""
@@ -125,7 +129,7 @@ class AutoReference(Reference):
     def _eta(self, name: str, group: dict[str, Any]) -> Tensor:
         """Equation (10), without the scale."""
         alpha, eta_tilde = self.eta[name](self.features[name])
-        return alpha * group["initial_lr"] + (1 - alpha) * eta_tilde
+        return alpha * group["initial_step_size"] + (1 - alpha) * eta_tilde
 
     def _learn(
         self, group: dict[str, Any], names: list[str], h: dict[str, Tensor | None], a: float

@@ -105,7 +105,7 @@ class StepSizes:
         }
         self._scales = like.new_tensor([sizes[parameter] for parameter in self._parameters])
         self._counts = like.new_tensor([max(p.numel(), 1) for p in self._parameters])
-        self._initial = like.new_tensor([float(group["initial_lr"]) for group in self._groups])
+        self._initial = like.new_tensor([group["initial_step_size"] for group in self._groups])
         first = groups[0]
         self._eta = EtaModels(self._states, first["eta_hidden"], first["projection"])
 

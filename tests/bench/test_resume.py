@@ -51,7 +51,7 @@ METHODS = [
     "samt:meta_batch=next,order=cyclic",
     "samt:meta_batch=fresh,radius=2",
     "samt:meta_batch=same,blocks=1,weight_decay=0.01,max_grad_norm=1",
-    "samt-auto:annealed=false",  # annealed, what a step is depends on how many there will be
+    "samt-auto",  # annealed, what a step is depends on how many there will be
     "sgd:momentum=0.9",
     "adam",
     "sgd-hd:lr=0.01,momentum=0.9,rule=multiplicative",

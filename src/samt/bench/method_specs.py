@@ -249,7 +249,7 @@ METHOD_OPTIONS: dict[str, dict[str, Option]] = {
         "eta_hidden": Option(64, _count),
         "projection": Option("tanh", _choice("tanh", "sigmoid")),
         "blocks": Option(None, _or_none(_count)),
-        "annealed": Option(True, _flag),  # whether it is told the number of steps
+        "annealed": Option(False, _flag),  # whether it is told the number of steps
     },
     "sgd": {
         "lr": Option(0.1, _step_size),

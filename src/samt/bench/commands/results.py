@@ -1,4 +1,4 @@
-"""The commands `samt results list | show | export | merge | prune`."""
+"""The commands `samt results list | show | standing | export | merge | prune`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.console import Console
 
 from samt.bench import options as flag
 from samt.bench import statistics
+from samt.bench.commands.standing import standing
 from samt.bench.errors import ResultsError, SettingsError
 from samt.bench.experiments import export, frames
 from samt.bench.experiments.merge import merge
@@ -92,6 +93,9 @@ def show(
         _show_cell(store, name)
     _report_damage(store)
     return 0
+
+
+app.command()(standing)
 
 
 @app.command("export")

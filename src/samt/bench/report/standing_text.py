@@ -1,0 +1,93 @@
+"""The standing of a method as Markdown, for the terminal and for pages of documentation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from samt.bench.report import wording
+from samt.bench.standing import POINTS, SHARE, Standing, mean_ranks
+from samt.bench.statistics import Spread
+
+_BEGIN, _END = "<!-- standing: {} -->", "<!-- end of standing -->"
+
+
+def standing_text(standings: Sequence[Standing], against: Sequence[str]) -> str:
+    """A table with a row for each problem, and what it says.
+
+    Args:
+        standings: of `samt.bench.standing.standings`, one or more.
+        against: those whose best counts.
+    """
+    labels = list(dict.fromkeys(label for one in standings for label in one.groups))
+    rows = [_row(one, labels) for one in standings]
+    ranks = {one.label: one for one in mean_ranks(standings)}
+    last = ["mean rank", "", *(f"{ranks[label].mean:.2f}" for label in labels), ""]
+    head = ["problem", "", *labels, "lead"]
+    return "\n".join([*_table(head, [*rows, last]), "", *_conclusions(standings, against), ""])
+
+
+def inserted(page: str, name: str, text: str) -> str:
+    """A page with the text between its two marks replaced.
+
+    Args:
+        page: has a line `<!-- standing: NAME -->`, and `<!-- end of standing -->` below it.
+        name: of the mark.
+        text: what comes between them.
+
+    Raises:
+        ValueError: the marks are not there.
+
+    >>> inserted("a\\n<!-- standing: x -->\\nold\\n<!-- end of standing -->\\nb", "x", "new\\n")
+    'a\\n<!-- standing: x -->\\n\\nnew\\n\\n<!-- end of standing -->\\nb'
+    """
+    begin = _BEGIN.format(name)
+    before, mark, rest = page.partition(begin)
+    _, end, after = rest.partition(_END)
+    if not mark or not end:
+        raise ValueError(f"the lines {begin} and {_END} are not there: write them")
+    return f"{before}{begin}\n\n{text}\n{_END}{after}"
+
+
+def _row(one: Standing, labels: Iterable[str]) -> list[str]:
+    metric = "accuracy in %" if one.metric == "accuracy" else "RMSE"
+    cells = []
+    for label in labels:
+        group = one.groups.get(label)
+        if group is None:
+            cells.append("")
+            continue
+        text = ", ".join(wording.unfinished(group.statuses))
+        text = text or wording.spread(one.metric, _shown(one.metric, group.final))
+        cells.append(f"**{text}**" if label == one.label and one.lead >= 0 else text)
+    digits = 2 if one.metric == "accuracy" else 4
+    lead = wording.signed(one.lead, digits) if math.isfinite(one.lead) else ""
+    error = f" (± {wording.number(one.error, digits)})" if lead else ""
+    return [one.problem, metric, *cells, f"{lead}{error}"]
+
+
+def _shown(metric: str, spread: Spread) -> Spread:
+    scale = wording.scale(metric)
+    return Spread(spread.mean * scale, spread.deviation * scale, spread.n)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    rule = ["---", "---", *["---:"] * (len(head) - 2)]
+    return [f"| {' | '.join(row)} |" for row in (head, rule, *rows)]
+
+
+def _conclusions(standings: Sequence[Standing], against: Sequence[str]) -> list[str]:
+    label = standings[0].label
+    counts = dict.fromkeys(("at or above", "below", "far below"), 0)
+    for one in standings:
+        counts[one.verdict] += 1
+    far = [one.problem for one in standings if one.verdict == "far below"]
+    return [
+        f"Lead: {label} minus the better of {wording.joined(list(against))}, in percentage points "
+        "or RMSE, positive where it is better; in brackets the pooled standard error over seeds.",
+        "",
+        f"{label} is at or above the best of them, within that error, on {counts['at or above']} "
+        f"of {wording.counted(len(standings), 'problem')}; below it by at most {POINTS:g} point "
+        f"or {100 * SHARE:g} % of the RMSE on {counts['below']}; by more on {counts['far below']}"
+        + (f" ({wording.joined(far)})." if far else "."),
+    ]

@@ -1,0 +1,156 @@
+"""How a method stands against the best of others: by hand on small tables."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from samt.bench.errors import ResultsError
+from samt.bench.report.standing_text import inserted, standing_text
+from samt.bench.standing import Standing, mean_ranks, standings
+
+from .conftest import samt_process
+
+OTHERS = ("SGD", "Adam")
+
+
+def cells(metric: str, values: dict[str, list[float]], width: str = "8") -> pd.DataFrame:
+    """A row for each seed; NaN stands for a run that diverged."""
+    rows: list[dict[str, Any]] = [
+        {
+            "role": "final",
+            "status": "diverged" if math.isnan(value) else "finished",
+            "data": "digits",
+            "model": "mlp",
+            "width": width,
+            "label": label,
+            "seed": seed,
+            "metric": metric,
+            **dict.fromkeys(("test_metric", "best_test_metric"), value),
+            **dict.fromkeys(("train_loss", "seconds", "passes"), 1.0),
+        }
+        for label, own in values.items()
+        for seed, value in enumerate(own)
+    ]
+    return pd.DataFrame(rows)
+
+
+def judged(metric: str, values: dict[str, list[float]]) -> Standing:
+    others = [label for label in values if label != "ours"]
+    [found] = standings({"one": cells(metric, values)}, "ours", others)
+    return found
+
+
+def test_the_lead_is_over_the_better_of_the_others() -> None:
+    one = judged("accuracy", {"ours": [0.9, 0.92], "SGD": [0.8, 0.8], "Adam": [0.90, 0.94]})
+    assert one.best == "Adam"
+    assert one.lead == pytest.approx(-1.0)
+    # Deviations 0.01 √2 and 0.02 √2, each divided by √2: errors of 0.01 and 0.02.
+    assert one.error == pytest.approx(100 * math.hypot(0.01, 0.02))
+    assert one.verdict == "at or above"
+
+
+def test_less_is_better_for_an_rmse() -> None:
+    one = judged("rmse", {"ours": [0.2, 0.2], "SGD": [0.3, 0.3], "Adam": [0.25, 0.25]})
+    assert (one.best, one.verdict) == ("Adam", "at or above")
+    assert one.lead == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize(
+    ("metric", "own", "verdict"),
+    [
+        ("accuracy", 0.5, "at or above"),
+        ("accuracy", 0.4901, "below"),
+        ("accuracy", 0.4899, "far below"),
+        ("rmse", 0.5, "at or above"),
+        ("rmse", 0.5249, "below"),
+        ("rmse", 0.5251, "far below"),
+    ],
+)
+def test_what_is_far(metric: str, own: float, verdict: str) -> None:
+    values = {"ours": [own, own], "SGD": [0.5, 0.5]}
+    assert judged(metric, values).verdict == verdict
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "rmse"])
+def test_runs_that_diverged(metric: str) -> None:
+    nan = math.nan
+    lost = judged(metric, {"ours": [0.9, nan], "SGD": [0.1, 0.1]})
+    assert (lost.lead, lost.verdict) == (-math.inf, "far below")
+    won = judged(metric, {"ours": [0.9, 0.9], "SGD": [nan, 0.1], "Adam": [nan, nan]})
+    assert (won.best, won.lead, won.verdict) == (None, math.inf, "at or above")
+    assert "1 of 2 diverged" in standing_text([lost], OTHERS)
+    assert "inf" not in standing_text([lost, won], OTHERS)
+
+
+def test_mean_ranks_over_problems() -> None:
+    first = cells("accuracy", {"ours": [0.9], "SGD": [0.8], "Adam": [0.9]})
+    second = cells("rmse", {"ours": [0.9], "SGD": [0.8], "Adam": [math.nan]})
+    ranks = mean_ranks(standings({"a": first, "b": second}, "ours", OTHERS))
+    assert [(one.label, one.mean, one.n) for one in ranks] == [
+        ("ours", 1.75, 2),  # 1.5 and 2
+        ("SGD", 2.0, 2),  # 3 and 1
+        ("Adam", 2.25, 2),  # 1.5 and 3
+    ]
+
+
+def test_the_table_says_what_it_counts() -> None:
+    problems = {
+        "a": cells("accuracy", {"ours": [0.9, 0.92], "SGD": [0.8, 0.8]}),
+        "b": cells("rmse", {"ours": [0.9, 0.9], "SGD": [0.8, 0.8]}),
+        "c": cells("accuracy", {"SGD": [0.8, 0.8]}),
+    }
+    text = standing_text(standings(problems, "ours", ["SGD"]), ["SGD"])
+    assert "| a | accuracy in % | **91.00 ± 1.41** | 80.00 ± 0.00 | +11.00 (± 1.00) |" in text
+    assert "| b | RMSE | 0.9000 ± 0.0000 | 0.8000 ± 0.0000 | −0.1000 (± 0.0000) |" in text
+    assert "| mean rank |  | 1.50 | 1.50 |  |" in text
+    assert "on 1 of 2 problems" in text
+    assert "by more on 1 (b)." in text
+
+
+def test_what_is_no_problem_or_no_method() -> None:
+    two = pd.concat([cells("rmse", {"ours": [1.0], "SGD": [1.0]}, width) for width in "12"])
+    with pytest.raises(ResultsError, match="several data sets or networks"):
+        standings({"two": two}, "ours", ["SGD"])
+    one = {"one": cells("rmse", {"ours": [1.0], "SGD": [1.0]})}
+    with pytest.raises(ResultsError, match=r"no method 'our' .*did you mean 'ours'"):
+        standings(one, "our", ["SGD"])
+    with pytest.raises(ResultsError, match="no method 'Adan'"):
+        standings(one, "ours", ["SGD", "Adan"])
+
+
+def test_a_page_without_marks() -> None:
+    for page in ("", "<!-- standing: x -->", "<!-- end of standing -->"):
+        with pytest.raises(ValueError, match="are not there: write them"):
+            inserted(page, "x", "text")
+
+
+def test_the_suite_from_run_to_page(tmp_path: Path) -> None:
+    """The smoke profile of the suite, judged, as a user would."""
+    place = ("--results", str(tmp_path / "results"))
+    ran = samt_process("run", "problems", "--profile", "smoke", *place)
+    assert ran.code == 0, ran.err
+    shown = samt_process("results", "standing", "suite-*", *place)
+    assert shown.code == 0, shown.err
+    assert "of 3 problems" in " ".join(shown.out.split())
+    page = tmp_path / "page.md"
+    page.write_text("# Title\n<!-- standing: suite -->\n<!-- end of standing -->\nrest\n")
+    wrote = samt_process("results", "standing", "suite-*", "--into", str(page), *place)
+    assert "3 problems in" in wrote.out
+    text = page.read_text()
+    assert "| suite-digits-smoke | accuracy in % |" in text
+    assert "| suite-diabetes-smoke | RMSE |" in text
+    assert text.endswith("<!-- end of standing -->\nrest\n")
+    for arguments, cure in (
+        (("suite-*", "--of", "SAMT"), "did you mean"),
+        (("nothing",), "samt results list shows all"),
+        (("suite-*", "--into", str(tmp_path / "none.md")), "check --into"),
+    ):
+        refused = samt_process("results", "standing", *arguments, *place)
+        assert refused.code == 2
+        assert cure in refused.err
+        assert len(refused.err.splitlines()) == 1
