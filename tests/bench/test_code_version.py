@@ -56,7 +56,10 @@ def test_every_method_has_a_version(method: str) -> None:
 
 
 HD = {"sgd-hd", "sgdn-hd", "adam-hd"}
-COMMON = {"bench/training.py", "bench/models.py", "bench/methods.py", "bench/schedules.py"}
+COMMON = {
+    *("bench/training.py", "bench/models.py", "bench/methods.py", "bench/schedules.py"),
+    "bench/transformer.py",
+}
 OPTIMIZER = {
     *("optimizer.py", "subproblem.py", "sweep.py", "step_size.py", "eta_model.py", "replay.py"),
     *("evaluation.py", "closures.py", "randomness.py", "finite.py", "blocks.py", "compiled.py"),
@@ -68,6 +71,8 @@ CONTAINED = {
     **{name: {"baselines/hypergradient.py", "blocks.py"} for name in HD},
     "sgd": set(),
     "adam": set(),
+    "prodigy": set(),
+    "schedule-free": set(),
     **{
         name: {"baselines/layerwise.py", "baselines/proximal.py", f"baselines/{module}.py"}
         for name, module in zip(SOLVERS, ("dladmm", "mdlam", "bcd", "scaled_admm"), strict=True)
@@ -127,7 +132,7 @@ def test_whatever_runs_in_a_training_is_part_of_the_version(method: str, extra: 
     }
     assert "bench/training.py" in inside
     # That each block is a module changes no number of SGD and Adam.
-    unneeded = {"blocks.py"} if method in ("sgd", "adam") else set()
+    unneeded = {"blocks.py"} if CONTAINED[method] == set() else set()
     assert inside - ELSEWHERE - unneeded <= files(method)
 
 

@@ -93,6 +93,18 @@ def test_images_of_one_grey_can_be_normalised(tmp_path: Path) -> None:
     assert load("mnist-normalised", tmp_path).train.inputs.abs().max() == 0
 
 
+def test_uneven_pixels_are_each_times_a_factor_of_its_own(tmp_path: Path) -> None:
+    write_images(tmp_path / "fashion-mnist")
+    plain = load("fashion-mnist", tmp_path, validation=0.25)
+    uneven = load("fashion-mnist-uneven", tmp_path, validation=0.25)
+    ratio = (uneven.train.inputs / plain.train.inputs).nanmean(0)
+    assert 1 / 30 <= ratio.min() < 0.1
+    assert 10 < ratio.max() <= 30
+    for part, split in plain.parts.items():
+        torch.testing.assert_close(uneven.parts[part].inputs, split.inputs * ratio)
+        assert uneven.parts[part].targets.equal(split.targets)
+
+
 def _break_labels(folder: Path) -> None:
     (folder / "train-labels-idx1-ubyte.gz").write_bytes(idx_bytes(np.zeros(95, np.uint8)))
 

@@ -24,7 +24,7 @@ def test_list_shows_what_is_here(samt_here: Samt, data_dir: Path) -> None:
         for line in outcome.out.splitlines()
         if line.split() and line.split()[0] in DATASETS
     }
-    there = ("digits", "diabetes", "least-squares", "mnist", "mnist-normalised")
+    there = ("digits", "diabetes", "least-squares", "characters", "mnist", "mnist-normalised")
     assert here == {name: name in there for name in DATASETS}
 
 

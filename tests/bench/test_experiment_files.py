@@ -121,6 +121,55 @@ def test_a_profile_replaces_fields(tmp_path: Path) -> None:
         load(tmp_path, SMALL, "smoke")
 
 
+PROBLEMS = """
+name: suite
+title: All
+data: digits
+methods: [sgd]
+budget: {epochs: 1}
+problems:
+  wide: {title: wide ones, width: [9]}
+  deep:
+    width: [[3, 3, 3]]
+    batch_size: 7
+profiles:
+  paper: {}
+  smoke:
+    seeds: 2
+    problems:
+      small: {data: diabetes}
+"""
+
+
+def test_problems_are_experiments_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "e.yaml"
+    path.write_text(PROBLEMS)
+    wide, deep = load_experiments(path)
+    assert (wide.name, wide.title, wide.width) == ("suite-wide", "All: wide ones", [[9]])
+    assert (deep.name, deep.title, deep.width) == ("suite-deep", "All", [[3, 3, 3]])
+    assert (wide.batch_size, deep.batch_size) == (64, 7)
+    [small] = load_experiments(path, "smoke")
+    assert (small.name, small.data, small.seeds) == ("suite-small-smoke", ["diabetes"], [0, 1])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "words"),
+    [
+        ("batch_size: 7", "batch_size: 0", 11, "problems.deep.batch_size"),
+        ("batch_size: 7", "batchsize: 7", 11, "did you mean 'batch_size'"),
+        ("data: diabetes", "data: diabets", 17, "problems.small.data"),
+        ("  wide: {title: wide ones, width: [9]}", "  wide: 3", 7, "map a name to the fields"),
+        ("  deep:", "  'a b':", 9, "letters, digits, dots, hyphens"),
+        ("methods: [sgd]", "methods: [sdg]", 5, "did you mean 'sgd'"),
+        ("    batch_size: 7", "    problems: {}", 11, "problems"),
+    ],
+)
+def test_a_mistake_in_a_problem(tmp_path: Path, old: str, new: str, line: int, words: str) -> None:
+    message = refused(tmp_path, PROBLEMS.replace(old, new))
+    assert f"line {line}" in message
+    assert words in message
+
+
 @pytest.mark.parametrize(("text", "line", "name", "cure"), BROKEN.values(), ids=BROKEN)
 def test_a_mistake_is_one_line_that_says_where_it_is_and_what_to_do(
     tmp_path: Path, text: str, line: int, name: str, cure: str
@@ -305,6 +354,25 @@ def test_a_name_of_nothing(
     with pytest.raises(ExperimentError, match=re.escape(cure)) as caught:
         locate(name)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_the_suite_is_well_formed() -> None:
+    problems, steps = locate("suite")[1], locate("suite")[0]
+    experiments = load_experiments(problems)
+    assert len(experiments) >= 12
+    assert len({one.name for one in experiments}) == len(experiments)
+    for one in experiments:
+        assert len(one.seeds) == 3
+        tuned = {method.label: method.tune for method in one.methods if method.tune}
+        assert {label: len(tune["lr"]) for label, tune in tuned.items()} == {
+            "SGD tuned": 7,
+            "Adam tuned": 7,
+        }
+        assert one.tuning.budget is None  # as long as what is judged
+    [sensitivity] = load_experiments(steps)
+    assert [len(list(method.variants())) for method in sensitivity.methods] == [9, 9, 9, 9]
+    assert load_experiments(problems, "smoke")
+    assert load_experiments(steps, "smoke")
 
 
 @pytest.mark.parametrize("path", locate("paper"), ids=lambda path: path.stem)

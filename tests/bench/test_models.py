@@ -20,6 +20,11 @@ def images(channels: int = 3, side: int = 32, *, regression: bool = False) -> Da
     return Dataset("images", task, outputs, part, part)  # type: ignore[arg-type]
 
 
+def text() -> Dataset:
+    part = Split(torch.randint(0, 7, (4, 9)).float(), torch.randint(0, 7, (4, 9)))
+    return Dataset("text", "classification", 7, part, part)
+
+
 def count(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
@@ -80,6 +85,39 @@ def test_the_written_default_is_the_default() -> None:
         assert all(torch.equal(both[0][key], both[1][key]) for key in both[0])
 
 
+def test_the_transformer_does_not_look_ahead() -> None:
+    model = models.build("transformer:8", text(), (), 0.0).eval()
+    x = torch.randint(0, 7, (2, 9)).float()
+    changed = x.clone()
+    changed[:, 5] = (x[:, 5] + 1) % 7
+    before, after = model(x), model(changed)
+    assert before.shape == (2, 7, 9)
+    assert torch.equal(before[:, :, :5], after[:, :, :5])
+    assert not torch.isclose(before[:, :, 5:], after[:, :, 5:]).all(dim=1).any()
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_the_transformer_learns_to_repeat(dropout: float) -> None:
+    """The next character is the one before last: attention has to find it."""
+    torch.manual_seed(0)
+    data = text()
+    model = models.build("transformer:32", data, (), dropout)
+    assert sum(isinstance(module, nn.Dropout) and bool(module.p) for module in model.modules()) == (
+        2 if dropout else 0
+    )
+    optimizer = samt.SAMT(samt.blocks(model))
+    assert len(optimizer.param_groups) == 16  # each linear map, norm and embedding
+    for _ in range(200):
+        pairs = torch.randint(0, 7, (32, 2)).repeat(1, 5)
+        optimizer.step(
+            samt.closure(model, nn.functional.cross_entropy, pairs[:, :9].float(), pairs[:, 1:])
+        )
+    model.eval()
+    pairs = torch.randint(0, 7, (64, 2)).repeat(1, 5)
+    hits = model(pairs[:, :9].float()).argmax(1) == pairs[:, 1:]
+    assert hits[:, 1:].float().mean() > 0.9
+
+
 def test_relu_for_the_networks_of_the_benchmark() -> None:
     for build in (models.resnet18, models.vgg11):
         model = build(10, activation="relu")
@@ -102,6 +140,9 @@ def test_relu_for_the_networks_of_the_benchmark() -> None:
         ("vgg11", images(side=28), "32 x 32 pixels or more.*--model mlp"),
         ("cnn:2,2,2,2,2", images(1, 28), "32 x 32 pixels"),
         ("resnet18", images(side=4), "8 x 8 pixels"),
+        ("transformer", images(), "does not fit images.*--model mlp"),
+        ("mlp", text(), "does not fit text.*--model transformer"),
+        ("transformer:30", text(), "choose a multiple of 4"),
     ],
 )
 def test_what_does_not_fit_is_refused(name: str, data: Dataset, words: str) -> None:

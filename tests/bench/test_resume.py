@@ -57,6 +57,8 @@ METHODS = [
     "sgd-hd:lr=0.01,momentum=0.9,rule=multiplicative",
     "sgdn-hd:blocks=none",
     "adam-hd",
+    "prodigy",
+    "schedule-free",
     "dante:inner_iterations=2,normalized=false",
     "dante:fresh_batches=true",
     *SOLVERS,
