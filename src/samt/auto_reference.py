@@ -29,6 +29,7 @@ class AutoReference(Reference):
         self.v = dict(self.m)
         self.updates = dict.fromkeys(self.weights, 0)
         self.features = {n: w.new_zeros(5) for n, w in self.weights.items()}
+        self.slope: Tensors = {n: w.new_zeros(()) for n, w in self.weights.items()}
         self.step_size: Tensors = {n: w.new_zeros(()) for n, w in self.weights.items()}
         self.scale: dict[str, float] = {}
         self.eta: dict[str, EtaModelReference] = {}
@@ -139,7 +140,9 @@ class AutoReference(Reference):
         size = _norm(present) * _norm(moved)
         for name in names:
             slope = (present[name] * moved[name]).sum() / size if size > 0 else size
-            if slope > 0:
+            past = self.slope[name]
+            self.slope[name] = 0.9 * past + 0.1 * slope
+            if past > 0:
                 slope = slope / 4
             objective = slope * self._eta(name, group).log()
             self.eta[name].descend(objective, a * group["meta_lr"])
@@ -152,6 +155,7 @@ class AutoReference(Reference):
             "average": self.average[name],
             "slow_average": self.slow_average[name],
             "features": self.features[name],
+            "slope": self.slope[name],
             "step_size": self.step_size[name],
             **self.eta[name].state(),
         }

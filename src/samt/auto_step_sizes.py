@@ -15,7 +15,9 @@ from samt.step_size import combine, combine_backward
 
 _SCALE = 0.1  # of tensors that stand before any matrix in their block, such as norm layers
 _ALPHA, _ETA_TILDE = 0.02, 0.07  # of every tensor, at first
-_FORGIVENESS = 0.25  # the weight of a slope that says that the step is too large
+# The weight of slopes where most of the last ones, in an average of this decay, say that the step is
+# too large: that is forgiven by the annealing that follows, and a step that is too small by nothing.
+_FORGIVENESS, _MEMORY = 0.25, 0.9
 
 
 def scales(parameters: list[Tensor]) -> list[float]:
@@ -61,6 +63,7 @@ def initial_state(group: dict[str, Any], parameter: Tensor, index: int) -> dict[
         "slow_average": weights.clone(),
         "weights": weights,
         "features": like.new_zeros(5),
+        "slope": like.clone(),
         "step_size": like.clone(),
         **eta_model,
     }
@@ -120,9 +123,11 @@ class StepSizes:
         dots = torch.stack([torch.dot(x.flatten(), y.flatten()) for x, y in pairs])
         size = self._block_norms(h) * self._block_norms(moved)
         slopes = dots / size.clamp_min(torch.finfo(dots.dtype).tiny)
-        # A step that is too large is forgiven by the annealing that follows, one that is too
-        # small by nothing.
-        slopes = torch.where(slopes > 0, slopes * _FORGIVENESS, slopes)
+        past = torch.stack([state["slope"] for state in self._states])
+        for state, slope in zip(self._states, past.lerp(slopes, 1 - _MEMORY), strict=True):
+            state["slope"].copy_(slope)
+        # By the past alone: were it by their own sign, slopes of mere noise would not cancel out.
+        slopes *= torch.where(past > 0, _FORGIVENESS, 1.0)
         # The rates are those of the blocks: everything in the step is linear in the slopes.
         rates = [float(self._anneal(group)) * group["meta_lr"] for group in self._groups]
         slopes *= slopes.new_tensor(rates)
