@@ -32,7 +32,7 @@ from samt.passes import Passes
 from samt.presets import SAMT
 
 _WARMUP_SHARE, _WARMUP_STEPS = 0.02, 100
-_QUIET_SHARE, _QUIET_STEPS = 0.25, 1000
+_QUIET_SHARE, _QUIET_STEPS = 0.25, 500
 _DECAY_STEPS = 200
 # The averages see every fifth step, so that they cost little; in steps they are 20 and 100 long.
 _STRIDE = 5

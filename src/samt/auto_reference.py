@@ -54,8 +54,8 @@ class AutoReference(Reference):
         """Whether the next gradient is taken at the average."""
         total, every = self.groups[0]["total_steps"], self.groups[0]["meta_every"]
         if total is None:
-            return self.calls >= 1000 and self.calls % every == 0
-        quiet = min(1000, total / 4)
+            return self.calls >= 500 and self.calls % every == 0
+        quiet = min(500, total / 4)
         return 0 < self.calls < total and self.calls >= quiet and self.calls % every == 0
 
     @property
