@@ -15,8 +15,8 @@ from samt.step_size import combine, combine_backward
 
 _SCALE = 0.1  # of tensors that stand before any matrix in their block, such as norm layers
 _ALPHA, _ETA_TILDE = 0.02, 0.07  # of every tensor, at first
-# The weight of slopes where most of the last ones, in an average of this decay, say that the step is
-# too large: that is forgiven by the annealing that follows, and a step that is too small by nothing.
+# The weight of slopes where most of the last ones, in an average of this decay, say that the step
+# is too large: annealing forgives that, and nothing forgives one that is too small.
 _FORGIVENESS, _MEMORY = 0.25, 0.9
 
 

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from samt.bench.errors import ResultsError
-from samt.bench.report.standing_text import inserted, standing_text
+from samt.bench.report.markdown import inserted
+from samt.bench.report.standing_text import standing_text
 from samt.bench.standing import Standing, mean_ranks, standings
 
 from .conftest import samt_process
@@ -124,7 +125,7 @@ def test_what_is_no_problem_or_no_method() -> None:
 
 
 def test_a_page_without_marks() -> None:
-    for page in ("", "<!-- standing: x -->", "<!-- end of standing -->"):
+    for page in ("", "<!-- x -->", "<!-- end of x -->", "<!-- end of x --><!-- x -->"):
         with pytest.raises(ValueError, match="are not there: write them"):
             inserted(page, "x", "text")
 
@@ -138,13 +139,13 @@ def test_the_suite_from_run_to_page(tmp_path: Path) -> None:
     assert shown.code == 0, shown.err
     assert "of 3 problems" in " ".join(shown.out.split())
     page = tmp_path / "page.md"
-    page.write_text("# Title\n<!-- standing: suite -->\n<!-- end of standing -->\nrest\n")
+    page.write_text("# Title\n<!-- suite -->\n<!-- end of suite -->\nrest\n")
     wrote = samt_process("results", "standing", "suite-*", "--into", str(page), *place)
-    assert "3 problems in" in wrote.out
+    assert "suite in " in wrote.out
     text = page.read_text()
     assert "| suite-digits-smoke | accuracy in % |" in text
     assert "| suite-diabetes-smoke | RMSE |" in text
-    assert text.endswith("<!-- end of standing -->\nrest\n")
+    assert text.endswith("<!-- end of suite -->\nrest\n")
     for arguments, cure in (
         (("suite-*", "--of", "SAMT"), "did you mean"),
         (("nothing",), "samt results list shows all"),
@@ -154,3 +155,31 @@ def test_the_suite_from_run_to_page(tmp_path: Path) -> None:
         assert refused.code == 2
         assert cure in refused.err
         assert len(refused.err.splitlines()) == 1
+
+
+def test_a_dependence_from_run_to_page(tmp_path: Path) -> None:
+    place = ("--results", str(tmp_path / "results"))
+    file = tmp_path / "steps.yaml"
+    file.write_text(
+        "name: steps\ndata: digits\nwidth: 4\nbudget: {epochs: 1}\nmethods:\n"
+        "- {method: sgd, label: SGD, options: {lr: [0.001, 0.01, 0.1]}}\n"
+        "- {method: adam, label: Adam, options: {lr: [0.01, 0.1, 1.0]}}\n"
+    )
+    assert samt_process("run", str(file), *place).code == 0
+    page = tmp_path / "page.md"
+    page.write_text("<!-- steps -->\n<!-- end of steps -->")
+    wrote = samt_process("results", "dependence", "steps", "--into", str(page), *place)
+    assert wrote.code == 0, wrote.err
+    lines = page.read_text().splitlines()
+    assert "digits, mlp, width 4: test accuracy in %, by `lr`" in lines
+    assert "| lr | 0.001 | 0.01 | 0.1 | 1 | range |" in lines
+    sgd, adam = (
+        [part.strip() for part in line.split("|")[1:-1]]
+        for line in lines
+        if line.startswith(("| SGD", "| Adam"))
+    )
+    assert (sgd[0], sgd[4], adam[0], adam[1]) == ("SGD", "", "Adam", "")
+    values = [float(text) for text in adam[2:5]]
+    assert float(adam[5]) == pytest.approx(max(values) - min(values), abs=0.011)
+    refused = samt_process("results", "dependence", "step", *place)
+    assert (refused.code, "did you mean 'steps'" in refused.err) == (2, True)

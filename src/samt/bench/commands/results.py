@@ -1,4 +1,4 @@
-"""The commands `samt results list | show | standing | export | merge | prune`."""
+"""The commands `samt results list | show | standing | dependence | export | merge | prune`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.console import Console
 
 from samt.bench import options as flag
 from samt.bench import statistics
-from samt.bench.commands.standing import standing
+from samt.bench.commands.markdown import dependence, standing
 from samt.bench.errors import ResultsError, SettingsError
 from samt.bench.experiments import export, frames
 from samt.bench.experiments.merge import merge
@@ -96,6 +96,7 @@ def show(
 
 
 app.command()(standing)
+app.command()(dependence)
 
 
 @app.command("export")

@@ -6,10 +6,9 @@ import math
 from collections.abc import Iterable, Sequence
 
 from samt.bench.report import wording
+from samt.bench.report.markdown import table
 from samt.bench.standing import POINTS, SHARE, Standing, mean_ranks
 from samt.bench.statistics import Spread
-
-_BEGIN, _END = "<!-- standing: {} -->", "<!-- end of standing -->"
 
 
 def standing_text(standings: Sequence[Standing], against: Sequence[str]) -> str:
@@ -24,29 +23,7 @@ def standing_text(standings: Sequence[Standing], against: Sequence[str]) -> str:
     ranks = {one.label: one for one in mean_ranks(standings)}
     last = ["mean rank", "", *(f"{ranks[label].mean:.2f}" for label in labels), ""]
     head = ["problem", "", *labels, "lead"]
-    return "\n".join([*_table(head, [*rows, last]), "", *_conclusions(standings, against), ""])
-
-
-def inserted(page: str, name: str, text: str) -> str:
-    """A page with the text between its two marks replaced.
-
-    Args:
-        page: has a line `<!-- standing: NAME -->`, and `<!-- end of standing -->` below it.
-        name: of the mark.
-        text: what comes between them.
-
-    Raises:
-        ValueError: the marks are not there.
-
-    >>> inserted("a\\n<!-- standing: x -->\\nold\\n<!-- end of standing -->\\nb", "x", "new\\n")
-    'a\\n<!-- standing: x -->\\n\\nnew\\n\\n<!-- end of standing -->\\nb'
-    """
-    begin = _BEGIN.format(name)
-    before, mark, rest = page.partition(begin)
-    _, end, after = rest.partition(_END)
-    if not mark or not end:
-        raise ValueError(f"the lines {begin} and {_END} are not there: write them")
-    return f"{before}{begin}\n\n{text}\n{_END}{after}"
+    return "\n\n".join([table(head, [*rows, last], left=2), *_conclusions(standings, against)])
 
 
 def _row(one: Standing, labels: Iterable[str]) -> list[str]:
@@ -71,11 +48,6 @@ def _shown(metric: str, spread: Spread) -> Spread:
     return Spread(spread.mean * scale, spread.deviation * scale, spread.n)
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    rule = ["---", "---", *["---:"] * (len(head) - 2)]
-    return [f"| {' | '.join(row)} |" for row in (head, rule, *rows)]
-
-
 def _conclusions(standings: Sequence[Standing], against: Sequence[str]) -> list[str]:
     label = standings[0].label
     counts = dict.fromkeys(("at or above", "below", "far below"), 0)
@@ -85,7 +57,6 @@ def _conclusions(standings: Sequence[Standing], against: Sequence[str]) -> list[
     return [
         f"Lead: {label} minus the better of {wording.joined(list(against))}, in percentage points "
         "or RMSE, positive where it is better; in brackets the pooled standard error over seeds.",
-        "",
         f"{label} is at or above the best of them, within that error, on {counts['at or above']} "
         f"of {wording.counted(len(standings), 'problem')}; below it by at most {POINTS:g} point "
         f"or {100 * SHARE:g} % of the RMSE on {counts['below']}; by more on {counts['far below']}"

@@ -1,4 +1,4 @@
-"""The command `samt results standing`."""
+"""The commands `samt results standing | dependence`: tables for the terminal and for pages."""
 
 from __future__ import annotations
 
@@ -14,10 +14,24 @@ from samt.bench import options as flag
 from samt.bench.errors import ReportError, ResultsError
 from samt.bench.experiments import frames
 from samt.bench.experiments.store import Store
-from samt.bench.report.standing_text import inserted, standing_text
+from samt.bench.report.dependence_text import dependence_text
+from samt.bench.report.findings import gather
+from samt.bench.report.markdown import inserted
+from samt.bench.report.standing_text import standing_text
 from samt.bench.standing import standings
 
 console = Console()
+
+
+_Into = Annotated[
+    Path | None,
+    typer.Option(
+        "--into",
+        metavar="FILE",
+        help="Page of documentation that gets the table, between the marks of that name.",
+        show_default=False,
+    ),
+]
 
 
 def standing(
@@ -39,15 +53,7 @@ def standing(
             show_default=False,
         ),
     ] = None,
-    into: Annotated[
-        Path | None,
-        typer.Option(
-            "--into",
-            metavar="FILE",
-            help="Page of documentation that gets the table, between its two marks.",
-            show_default=False,
-        ),
-    ] = None,
+    into: _Into = None,
     results: flag.Results = "results",
 ) -> int:
     """How a method stands against the best of others, problem by problem.
@@ -71,15 +77,40 @@ def standing(
     if not judged:
         raise ResultsError(f"no problem has results of {of} and of another: run them first")
     text = standing_text(judged, others)
+    _show(text, into, names[0].strip("-*"))
+    return 0
+
+
+def dependence(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="An experiment.")],
+    into: _Into = None,
+    results: flag.Results = "results",
+) -> int:
+    """How the result depends on a number that methods of an experiment differ in.
+
+    Example:
+
+      samt results dependence initial-step
+    """
+    [findings] = gather(Store(results), [name])
+    if not findings.dependences:
+        raise ResultsError(
+            f"no methods of {name} differ in one number alone, with three values of it: name "
+            "another experiment"
+        )
+    _show(dependence_text(findings.dependences), into, name)
+    return 0
+
+
+def _show(text: str, into: Path | None, name: str) -> None:
     if into is None:
         console.print(Markdown(text))
-        return 0
+        return
     try:
         page = into.read_text(encoding="utf-8")
-        into.write_text(inserted(page, names[0].strip("-*"), text), encoding="utf-8")
+        into.write_text(inserted(page, name, text), encoding="utf-8")
     except OSError as error:
         raise ReportError(f"cannot write {into} ({error}): check --into") from error
     except ValueError as error:
         raise ReportError(f"{into}: {error}") from error
-    console.print(f"{len(judged)} problems in {into}", markup=False, highlight=False)
-    return 0
+    console.print(f"{name} in {into}", markup=False, highlight=False)

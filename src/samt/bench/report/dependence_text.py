@@ -1,0 +1,59 @@
+"""How the final metric depends on an option, as Markdown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from samt.bench.report import wording
+from samt.bench.report.markdown import table
+from samt.bench.report.sensitivity import Dependence
+from samt.bench.statistics import Spread
+
+
+def dependence_text(dependences: Sequence[Dependence]) -> str:
+    """A table for each option on each data set and network: a row for each method.
+
+    The last column is the distance between its best and its worst mean.
+
+    Args:
+        dependences: of `samt.bench.report.sensitivity.dependences`, one or more.
+    """
+    places: dict[tuple[str, ...], list[Dependence]] = {}
+    for one in dependences:
+        places.setdefault((one.option, one.data, one.model, one.width), []).append(one)
+    return "\n\n".join(
+        f"{wording.place(*key[1:])}: {_metric(found)}, by `{key[0]}`\n\n{_rows(key[0], found)}"
+        for key, found in places.items()
+    )
+
+
+def _metric(found: Sequence[Dependence]) -> str:
+    metric = next((entry.metric for one in found for entry in one.entries if entry.metric), "")
+    return wording.metric_name(metric)
+
+
+def _rows(option: str, found: Sequence[Dependence]) -> str:
+    values = sorted({value for one in found for value in one.values})
+    rows = []
+    for one in found:
+        entries = dict(zip(one.values, one.entries, strict=True))
+        texts = []
+        for value in values:
+            entry = entries.get(value)
+            text = "" if entry is None else ", ".join(wording.unfinished(entry.statuses))
+            if entry is not None and not text:
+                text = wording.spread(entry.metric, _mean_alone(entry.spread("final")))
+            texts.append(text)
+        rows.append([one.family, *texts, _range(one)])
+    return table([option, *(f"{value:g}" for value in values), "range"], rows)
+
+
+def _mean_alone(spread: Spread) -> Spread:
+    """Nine columns have no room for more."""
+    return Spread(spread.mean, math.nan, spread.n)
+
+
+def _range(one: Dependence) -> str:
+    means = [entry.spread("final").mean for entry in one.entries]
+    return wording.number(max(means) - min(means), 2) if all(map(math.isfinite, means)) else ""
