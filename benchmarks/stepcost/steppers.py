@@ -138,6 +138,12 @@ class _Gdtuo:
         self._count += 1
 
 
+def _auto(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    optimizer = samt.AutoSAMT(parameters)
+    optimizer.param_groups[0]["calls"] = 1000  # it learns from step 500 on, and learning costs
+    return optimizer
+
+
 def _prodigy(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     optimizer: torch.optim.Optimizer = importlib.import_module("prodigyopt").Prodigy(parameters)
     return optimizer
@@ -153,6 +159,8 @@ def _schedule_free(name: str, parameters: list[nn.Parameter], lr: float) -> torc
 
 _OPTIMIZERS: dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]] = {
     "sgd": lambda parameters: torch.optim.SGD(parameters, lr=1e-3),
+    "sgd-momentum": lambda parameters: torch.optim.SGD(parameters, lr=1e-3, momentum=0.9),
+    "auto": _auto,
     "adam": lambda parameters: torch.optim.Adam(parameters, lr=1e-4),
     "adam-foreach": lambda parameters: torch.optim.Adam(parameters, lr=1e-4, foreach=True),
     "adam-fused": lambda parameters: torch.optim.Adam(parameters, lr=1e-4, fused=True),

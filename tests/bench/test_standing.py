@@ -135,6 +135,13 @@ def test_the_suite_from_run_to_page(tmp_path: Path) -> None:
     place = ("--results", str(tmp_path / "results"))
     ran = samt_process("run", "problems", "--profile", "smoke", *place)
     assert ran.code == 0, ran.err
+    part = samt_process("run", "problems", "--profile", "smoke", "--only", "data=diabetes", *place)
+    assert "left out" not in part.out + part.err
+    assert "suite-diabetes-smoke --results" in part.out
+    none = samt_process("run", "problems", "--profile", "smoke", "--only", "data=mnist", *place)
+    assert (none.code, "check exclude and --only" in none.err) == (2, True)
+    absent = samt_process("run", "problems", "--only", "data=pol", "--data-dir", tmp_path, *place)
+    assert (absent.code, "samt data prepare pol" in absent.err) == (2, True)
     shown = samt_process("results", "standing", "suite-*", *place)
     assert shown.code == 0, shown.err
     assert "of 3 problems" in " ".join(shown.out.split())

@@ -159,11 +159,12 @@ def _plans(
                 plans.append(Plan.of(experiment, path, profile, machine, only))
             except (NoCellError, DataError) as error:
                 nothing[experiment.name] = error
+    # What --only leaves out is what was asked for.
+    absent = {name: error for name, error in nothing.items() if isinstance(error, DataError)}
     if not plans:
-        raise next(iter(nothing.values()))
-    for name, reason in nothing.items():
-        if isinstance(reason, DataError):  # what --only leaves out is what was asked for
-            _print(f"{name}: left out: {reason}")
+        raise next(iter((absent or nothing).values()))
+    for name, reason in absent.items():
+        _print(f"{name}: left out: {reason}")
     return plans
 
 
