@@ -56,15 +56,16 @@ class AutoSAMT(SAMT, preset="auto"):
     parameters hold w̄ after the step before, and w again after it. With ŵ a slower average,
     ⟨h, w̄ − ŵ⟩ says whether the average should have gone further. It is the derivative of the
     loss at the average with respect to log η, up to a factor, and φ takes a plain gradient step
-    on it, scaled by the norms of h and w̄ − ŵ over the block. There is no extra pass:
-    `loss.backward(); optimizer.step()` is all, in any training loop.
+    on it, scaled by the norms of h and w̄ − ŵ over the block, wherever most of the last slopes
+    were negative: a step that is too small stays so, one that is too large is annealed. There is
+    no extra pass: `loss.backward(); optimizer.step()` is all, in any training loop.
 
     Args:
         params: blocks, best made by `samt.blocks(model)`.
         lr: initial step size η⁰. An LR scheduler that changes it scales the whole step; the
             decay goes no further from then on.
         preset: `auto`.
-        total_steps: number of steps of the training; a is then a cosine that ends at zero.
+        total_steps: number of steps of the training; a then falls in a straight line to zero.
             Without it a = (1 + k / 200)^-½ after k steps, which needs to know no end.
         betas: of the averages of the gradient and of its square.
         eps: added to the root of the latter.
@@ -183,14 +184,14 @@ class AutoSAMT(SAMT, preset="auto"):
         return bool(due) and (total is None or calls < total)
 
     def _anneal(self, group: dict[str, Any]) -> float | Tensor:
-        """a: warm-up, the cosine or the decay, and what a scheduler made of `lr`."""
+        """a: warm-up, the way to zero or the decay, and what a scheduler made of `lr`."""
         done, total = group["calls"], group["total_steps"]
         warmup = _WARMUP_STEPS if total is None else min(_WARMUP_STEPS, _WARMUP_SHARE * total)
         factor = min(1.0, (done + 1) / max(1.0, warmup))
         if total is None:
             factor /= math.sqrt(1 + group["decayed"] / _DECAY_STEPS)
         else:
-            factor *= (1 + math.cos(math.pi * min(1.0, done / total))) / 2
+            factor *= max(0.0, 1 - done / total)
         return factor * group["lr"] / group["initial_step_size"]
 
     @torch.no_grad()

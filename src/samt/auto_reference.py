@@ -115,7 +115,7 @@ class AutoReference(Reference):
         if total is None:
             a *= (1 + group["decayed"] / 200) ** -0.5
         else:
-            a *= (1 + math.cos(math.pi * min(1.0, self.calls / total))) / 2
+            a *= max(0.0, 1 - self.calls / total)
         return a * float(group["lr"]) / group["initial_step_size"]
 
     def _direction(self, name: str, group: dict[str, Any]) -> Tensor:
@@ -143,7 +143,11 @@ class AutoReference(Reference):
             past = self.slope[name]
             self.slope[name] = 0.9 * past + 0.1 * slope
             if past > 0:
-                slope = slope / 4
+                continue
+            ratio = self._eta(name, group).detach() / (
+                0.02 * group["initial_step_size"] + 0.98 * 0.07
+            )
+            slope = slope * min(1.0, float(ratio)) ** 4
             objective = slope * self._eta(name, group).log()
             self.eta[name].descend(objective, a * group["meta_lr"])
 

@@ -15,9 +15,8 @@ from samt.step_size import combine, combine_backward
 
 _SCALE = 0.1  # of tensors that stand before any matrix in their block, such as norm layers
 _ALPHA, _ETA_TILDE = 0.02, 0.07  # of every tensor, at first
-# The weight of slopes where most of the last ones, in an average of this decay, say that the step
-# is too large: annealing forgives that, and nothing forgives one that is too small.
-_FORGIVENESS, _MEMORY = 0.25, 0.9
+_MEMORY = 0.9  # decay of the average of slopes
+_DAMPING = 4  # power of a step size below its start
 
 
 def scales(parameters: list[Tensor]) -> list[float]:
@@ -109,6 +108,8 @@ class StepSizes:
         self._scales = like.new_tensor([sizes[parameter] for parameter in self._parameters])
         self._counts = like.new_tensor([max(p.numel(), 1) for p in self._parameters])
         self._initial = like.new_tensor([group["initial_step_size"] for group in self._groups])
+        alpha, eta_tilde = (torch.full_like(self._initial, x) for x in (_ALPHA, _ETA_TILDE))
+        self._start = combine(alpha, eta_tilde, self._initial, 1.0)
         first = groups[0]
         self._eta = EtaModels(self._states, first["eta_hidden"], first["projection"])
 
@@ -126,16 +127,19 @@ class StepSizes:
         past = torch.stack([state["slope"] for state in self._states])
         for state, slope in zip(self._states, past.lerp(slopes, 1 - _MEMORY), strict=True):
             state["slope"].copy_(slope)
-        # By the past alone: were it by their own sign, slopes of mere noise would not cancel out.
-        slopes *= torch.where(past > 0, _FORGIVENESS, 1.0)
+        # Only where the last ones said that the step is too small: one that is too large is
+        # annealed anyway. By the past alone: slopes of mere noise must cancel out.
+        slopes *= past <= 0
         # The rates are those of the blocks: everything in the step is linear in the slopes.
         rates = [float(self._anneal(group)) * group["meta_lr"] for group in self._groups]
         slopes *= slopes.new_tensor(rates)
         features = torch.stack([state["features"] for state in self._states])
         trace = self._eta.forward(features)
         alpha, eta_tilde = trace.projected[0]
-        # By log η: a step that is ten times too large is as wrong as one ten times too small.
         eta = combine(alpha, eta_tilde, self._initial, 1.0)
+        # And the less, the further it has come down, as it would by chance in a long training.
+        slopes *= (eta / self._start).clamp_max(1.0) ** _DAMPING
+        # By log η: a step that is ten times too large is as wrong as one ten times too small.
         grads = combine_backward(slopes / eta, alpha, eta_tilde, self._initial, 1.0)
         self._eta.descend(trace, [grads], 1.0)
 
