@@ -100,15 +100,18 @@ def test_mean_ranks_over_problems() -> None:
 
 
 def test_the_table_says_what_it_counts() -> None:
+    first = cells("accuracy", {"ours": [0.9, 0.92], "SGD": [0.8, 0.8]})
+    first.loc[first["label"] == "SGD", "passes"] = 4.0
     problems = {
-        "a": cells("accuracy", {"ours": [0.9, 0.92], "SGD": [0.8, 0.8]}),
+        "a": first,
         "b": cells("rmse", {"ours": [0.9, 0.9], "SGD": [0.8, 0.8]}),
         "c": cells("accuracy", {"SGD": [0.8, 0.8]}),
     }
     text = standing_text(standings(problems, "ours", ["SGD"]), ["SGD"])
     assert "| a | accuracy in % | **91.00 ± 1.41** | 80.00 ± 0.00 | +11.00 (± 1.00) |" in text
     assert "| b | RMSE | 0.9000 ± 0.0000 | 0.8000 ± 0.0000 | −0.1000 (± 0.0000) |" in text
-    assert "| mean rank |  | 1.50 | 1.50 |  |" in text
+    assert "| mean rank | 1 is best | 1.50 | 1.50 |  |" in text
+    assert "| passes | forward and backward | × 1.0 | × 2.5 |  |" in text
     assert "on 1 of 2 problems" in text
     assert "by more on 1 (b)." in text
 

@@ -21,9 +21,12 @@ def standing_text(standings: Sequence[Standing], against: Sequence[str]) -> str:
     labels = list(dict.fromkeys(label for one in standings for label in one.groups))
     rows = [_row(one, labels) for one in standings]
     ranks = {one.label: one for one in mean_ranks(standings)}
-    last = ["mean rank", "", *(f"{ranks[label].mean:.2f}" for label in labels), ""]
+    last = [
+        ["mean rank", "1 is best", *(f"{ranks[label].mean:.2f}" for label in labels), ""],
+        ["passes", "forward and backward", *(_passes(standings, label) for label in labels), ""],
+    ]
     head = ["problem", "", *labels, "lead"]
-    return "\n\n".join([table(head, [*rows, last], left=2), *_conclusions(standings, against)])
+    return "\n\n".join([table(head, [*rows, *last], left=2), *_conclusions(standings, against)])
 
 
 def _row(one: Standing, labels: Iterable[str]) -> list[str]:
@@ -41,6 +44,17 @@ def _row(one: Standing, labels: Iterable[str]) -> list[str]:
     lead = wording.signed(one.lead, digits) if math.isfinite(one.lead) else ""
     error = f" (± {wording.number(one.error, digits)})" if lead else ""
     return [one.problem, metric, *cells, f"{lead}{error}"]
+
+
+def _passes(standings: Sequence[Standing], label: str) -> str:
+    """Those of a method in multiples of the judged one's, averaged over the problems."""
+    ratios = [
+        one.groups[label].passes.mean / one.groups[one.label].passes.mean
+        for one in standings
+        if label in one.groups
+    ]
+    known = [ratio for ratio in ratios if math.isfinite(ratio)]
+    return f"× {math.fsum(known) / len(known):.1f}" if known else ""
 
 
 def _shown(metric: str, spread: Spread) -> Spread:
