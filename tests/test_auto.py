@@ -221,6 +221,28 @@ def test_a_closure_is_called_once_and_its_loss_comes_back() -> None:
         assert torch.equal(ours, theirs)
 
 
+@pytest.mark.parametrize("calls_backward", [True, False])
+def test_a_closure_adds_to_the_gradients_of_earlier_micro_batches(calls_backward: bool) -> None:
+    """As trainers accumulate: the closure of the last micro-batch does not zero the gradients."""
+    model = mlp()
+    other = copy.deepcopy(model)
+    optimizer, plain = AutoSAMT(samt.blocks(model), **OFTEN), AutoSAMT(samt.blocks(other), **OFTEN)
+    for step in range(8):
+        inputs, targets = batch("mlp", step)
+        (LOSS(model(inputs[:4]), targets[:4]) / 2).backward()
+
+        def closure(inputs: Tensor = inputs[4:], targets: Tensor = targets[4:]) -> Tensor:
+            loss: Tensor = LOSS(model(inputs), targets) / 2
+            if calls_backward:
+                loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        train(other, plain, (inputs, targets))
+    for ours, theirs in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
 def test_a_loss_that_is_not_finite_changes_nothing() -> None:
     model = mlp()
     optimizer = AutoSAMT(samt.blocks(model), **OFTEN)

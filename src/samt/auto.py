@@ -203,7 +203,9 @@ class AutoSAMT(SAMT, preset="auto"):
         """One step of every block, from the gradients that are there or that a closure makes.
 
         Args:
-            closure: evaluates the loss, as for any optimizer of torch.
+            closure: evaluates the loss; it may call `zero_grad` and `backward`. Gradients that
+                are there before, such as those of earlier micro-batches, count; afterwards
+                there are none.
             meta_closure: of the other preset; there is no meta batch here.
 
         Returns:
@@ -234,18 +236,27 @@ class AutoSAMT(SAMT, preset="auto"):
             group["decayed"] += float(group["lr"]) == group["initial_step_size"]
             self._record(group, loss)
         self._average()
+        if closure is not None:
+            # Before the closure it would be wrong: a trainer that accumulates has the gradients
+            # of the earlier micro-batches there, and the closure adds those of the last.
+            self.zero_grad()
         return loss
 
     def _evaluate(self, closure: Callable[[], Any]) -> Any:
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        before = [(p.grad, 0 if p.grad is None else p.grad._version) for p in parameters]
         with torch.enable_grad():
-            self.zero_grad()
             loss = closure()
-            parameters = [p for group in self.param_groups for p in group["params"]]
             if isinstance(loss, Tensor) and loss.requires_grad:
-                if all(p.grad is None for p in parameters):
+                untouched = all(
+                    p.grad is gradient and (gradient is None or gradient._version == version)
+                    for p, (gradient, version) in zip(parameters, before, strict=True)
+                )
+                if untouched or all(p.grad is None for p in parameters):
                     loss.backward()
                 loss = loss.detach()
         if isinstance(loss, Tensor | float) and not math.isfinite(loss):
+            self.zero_grad()
             raise NonFiniteLossError(
                 f"the loss was {float(loss)} at step {self.param_groups[0]['calls']}, and the "
                 "weights are those of before it: look for bad values in the batch"
