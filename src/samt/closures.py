@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -70,6 +71,24 @@ def closure(model: nn.Module, loss_fn: Callable[..., Tensor], *batch: Any) -> Cl
         (torch.Size([]), torch.Size([2, 3]))
     """
     return Closure(model, loss_fn, batch)
+
+
+def unwrapped(closure: Callable[[], Any] | None) -> Callable[[], Any] | None:
+    """A `Closure` that a trainer wrapped in a partial, as Lightning does.
+
+    The wrapper calls hooks that are meant for the one evaluation of other optimizers, and hides
+    the batch.
+
+    Examples:
+        >>> import samt, torch
+        >>> from functools import partial
+        >>> loss = samt.closure(torch.nn.Linear(1, 1), torch.nn.MSELoss())
+        >>> unwrapped(partial(lambda trainer, inner: inner(), "trainer", loss)) is loss
+        True
+    """
+    if isinstance(closure, partial) and closure.args and isinstance(closure.args[-1], Closure):
+        return closure.args[-1]
+    return closure
 
 
 def meta_closures(

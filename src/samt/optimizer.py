@@ -13,7 +13,7 @@ from torch.optim.optimizer import ParamsT
 
 from samt import checkpoint, options
 from samt.blocks import without_duplicates
-from samt.closures import Closure, meta_closures
+from samt.closures import Closure, meta_closures, unwrapped
 from samt.compiled import CompiledSweeps
 from samt.errors import (
     GradScalerUnsupportedError,
@@ -254,6 +254,7 @@ class PaperSAMT(SAMT, preset="paper"):
             raise GradScalerUnsupportedError(
                 "SAMT does not work with GradScaler: train in bfloat16 autocast, without a scaler"
             )
+        closure = unwrapped(closure)
         self._losses.start_step()
         bound = self._bound()
         blocks = [bound[index] for index in self._order()]
