@@ -16,6 +16,7 @@ __all__ = [
     "GradScalerUnsupportedError",
     "LeftoverGradientsError",
     "MetaBatchUnavailableError",
+    "MissingPackageError",
     "NoGradientError",
     "NonFiniteLossError",
     "OptionError",
@@ -52,6 +53,10 @@ class ClosureRequiredError(SAMTError, RuntimeError):
 
 class MetaBatchUnavailableError(SAMTError, RuntimeError):
     """The samples of the meta batch S′ cannot be had from the closures that were given."""
+
+
+class MissingPackageError(SAMTError, ImportError):
+    """A convenience needs a package that is not installed; the optimizer needs torch alone."""
 
 
 class LeftoverGradientsError(SAMTError, RuntimeError):

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+
+from samt.errors import MissingPackageError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from pandas import DataFrame
+    from torch.utils.tensorboard import SummaryWriter
 
 
 class Watched(Protocol):
@@ -98,6 +105,93 @@ class History:
         """Mean step size of each block's last recorded update."""
         last = {entry.block: entry for entry in self.entries}
         return {name: float(entry.step_sizes[:, 0].mean()) for name, entry in last.items()}
+
+    def frame(self) -> DataFrame:
+        """`rows` as a table of pandas.
+
+        Raises:
+            MissingPackageError: pandas is not installed.
+
+        Examples:
+            >>> import samt, torch
+            >>> model = torch.nn.Linear(2, 1)
+            >>> history = samt.History(samt.SAMT(samt.blocks(model)))
+            >>> history.frame().columns.tolist()[:3]
+            ['step', 'block', 'parameter']
+        """
+        try:
+            import pandas as pd
+        except ImportError:
+            raise MissingPackageError("history.frame needs pandas: pip install pandas") from None
+        columns = ["step", "block", "parameter", "loss"]
+        sizes = ["step_size", "step_size_min", "step_size_max"]
+        return pd.DataFrame(self.rows, columns=columns + sizes)
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the mean step size of each block over the steps, on a logarithmic axis.
+
+        Args:
+            ax: where to draw; by default a new figure.
+
+        Returns:
+            The axes.
+
+        Raises:
+            MissingPackageError: matplotlib is not installed.
+
+        Examples:
+            >>> import samt, torch
+            >>> model = torch.nn.Linear(2, 1)
+            >>> history = samt.History(samt.SAMT(samt.blocks(model)))
+            >>> history.plot().get_yscale()
+            'log'
+        """
+        try:
+            import matplotlib.pyplot as plt
+        except ImportError:
+            raise MissingPackageError(
+                "history.plot needs matplotlib: pip install matplotlib"
+            ) from None
+        if ax is None:
+            _, ax = plt.subplots()
+        for block, points in self._means().items():
+            ax.plot([step for step, _ in points], [size for _, size in points], label=block)
+        ax.set(xlabel="step", ylabel="step size", yscale="log")
+        if self.entries:
+            ax.legend(title="block")
+        return ax
+
+    def to_tensorboard(self, writer: SummaryWriter) -> None:
+        """Write the mean step size of each block, as `step_size/BLOCK`, and the loss.
+
+        Args:
+            writer: open; it is flushed but stays open.
+
+        Examples:
+            >>> import samt, tempfile, torch
+            >>> from torch.utils.tensorboard import SummaryWriter
+            >>> history = samt.History(samt.SAMT(samt.blocks(torch.nn.Linear(2, 1))))
+            >>> with tempfile.TemporaryDirectory() as folder, SummaryWriter(folder) as writer:
+            ...     history.to_tensorboard(writer)
+        """
+        for block, points in self._means().items():
+            for step, size in points:
+                writer.add_scalar(f"step_size/{block}", size, step)
+        losses: dict[int, Tensor | float] = {}
+        for entry in self.entries:
+            if entry.loss is not None:
+                losses.setdefault(entry.step, entry.loss)  # of the step's first pass
+        for step, loss in losses.items():
+            writer.add_scalar("loss", float(loss), step)
+        writer.flush()
+
+    def _means(self) -> dict[str, list[tuple[int, float]]]:
+        """Step and mean step size of each update of each block."""
+        found: dict[str, list[tuple[int, float]]] = {}
+        for entry in self.entries:
+            mean = float(entry.step_sizes[:, 0].mean())
+            found.setdefault(entry.block, []).append((entry.step, mean))
+        return found
 
     def clear(self) -> None:
         """Forget what was recorded; recording goes on."""
