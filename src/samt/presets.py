@@ -25,16 +25,6 @@ class SAMT(torch.optim.Optimizer):
     - `auto`: needs no numbers, no closure and no extra pass; see `samt.auto.AutoSAMT`.
     - `paper`: the published method; see `samt.optimizer.PaperSAMT`.
 
-    Args:
-        params: blocks, best made by `samt.blocks(model)`, or any iterable of parameters.
-        lr: initial step size η⁰; a hint to `auto`, the step itself at first to `paper`.
-        preset: `auto` or `paper`. If it is left out it is `paper` where an option is given that
-            `paper` alone has, such as `step_size`, and `auto` otherwise.
-        options: of the preset.
-
-    Raises:
-        SAMTError: an option is wrong; the message names the cure.
-
     Examples:
         >>> import samt, torch
         >>> model = torch.nn.Linear(3, 1)
@@ -63,6 +53,18 @@ class SAMT(torch.optim.Optimizer):
         preset: str | None = None,
         **options: Any,
     ) -> SAMT:
+        """Make the optimizer of the preset that is meant.
+
+        Args:
+            params: blocks, best made by `samt.blocks(model)`, or any iterable of parameters.
+            lr: initial step size η⁰; a hint to `auto`, the step itself at first to `paper`.
+            preset: `auto` or `paper`. If it is left out it is `paper` where an option is given that
+                `paper` alone has, such as `step_size`, and `auto` otherwise.
+            options: of the preset.
+
+        Raises:
+            SAMTError: an option is wrong; the message names the cure.
+        """
         # Python then calls the constructor of the class that is made, with the same arguments.
         chosen = cls if cls is not SAMT else SAMT._presets[_preset(params, preset, options)]
         return super().__new__(chosen)

@@ -223,7 +223,12 @@ class SGDNesterovHD(SGDHD):
     `hypergrad_lr=0` is.
 
     Args:
-        params, lr, hypergrad_lr, rule, momentum, weight_decay: as in `SGDHD`.
+        params: parameters or param groups; each group learns an α of its own.
+        lr: initial α.
+        hypergrad_lr: β, as in `SGDHD`.
+        rule: `additive` or `multiplicative`.
+        momentum: factor of the momentum.
+        weight_decay: L2 penalty, added to the gradient.
 
     Raises:
         OptionError: an option has an impossible value.
