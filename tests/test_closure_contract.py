@@ -339,3 +339,25 @@ def test_every_second_sample_of_any_form_of_batch(form: str) -> None:
     expected = LOSS(model.layer((inputs + inputs.square())[[0, 2, 4]]), targets[[0, 2, 4]])
     assert torch.equal(half(), expected)
     samt.PaperSAMT(samt.blocks(model)).step(samt.closure(model, LOSS, forms[form], targets))
+
+
+@pytest.mark.parametrize("meta_batch", ["same", "next"])
+def test_micro_batches_may_be_accumulated_inside_the_closure(meta_batch: str) -> None:
+    model = MODELS["mlp"]()
+    other = copy.deepcopy(model)
+    both = [samt.PaperSAMT(samt.blocks(m), meta_batch=meta_batch) for m in (model, other)]
+    for step in range(3):
+        inputs, labels = batch("mlp", step)
+
+        def in_two(inputs: Tensor = inputs, labels: Tensor = labels) -> Tensor:
+            whole = torch.zeros((), dtype=inputs.dtype)
+            for x, y in zip(inputs.split(4), labels.split(4), strict=True):
+                loss = LOSS(model(x), y) / 2
+                loss.backward()
+                whole += loss.detach()
+            return whole
+
+        both[0].step(in_two)
+        both[1].step(samt.closure(other, LOSS, inputs, labels))
+    for ours, theirs in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
