@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 import samt
+from samt.adam_step import direction
 from samt.auto import AutoSAMT
 from samt.auto_reference import AutoReference
-from samt.auto_step_sizes import direction, scales
+from samt.auto_step_sizes import scales
 from samt.blocks import Partition
 from samt.errors import (
     CheckpointMismatchError,

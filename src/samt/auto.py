@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from samt import checkpoint, options
-from samt.auto_step_sizes import StepSizes, direction, initial_state
+from samt.adam_step import move, update_and_move, update_moments
+from samt.auto_step_sizes import StepSizes, initial_state, scales
 from samt.blocks import without_duplicates
 from samt.errors import (
     NonFiniteLossError,
@@ -155,8 +156,9 @@ class AutoSAMT(SAMT, preset="auto"):
             group.setdefault("calls", first.get("calls", 0))
             group.setdefault("decayed", group["calls"])
             index = sum(len(g["params"]) for g in self.param_groups[:-1])
-            for offset, parameter in enumerate(group["params"]):
-                self.state[parameter] |= initial_state(group, parameter, index + offset)
+            sizes = zip(group["params"], scales(group["params"]), strict=True)
+            for offset, (parameter, scale) in enumerate(sizes):
+                self.state[parameter] |= initial_state(group, parameter, scale, index + offset)
         except Exception:
             for parameter in self.param_groups.pop()["params"]:
                 self.state.pop(parameter, None)
@@ -270,18 +272,14 @@ class AutoSAMT(SAMT, preset="auto"):
                 if parameter.grad is None:
                     continue
                 state = self.state[parameter]
-                step = a * state["step_size"]
-                if parameter.dtype == state["exp_avg"].dtype:
-                    _update_fused(parameter, state, group, step)
-                else:
-                    _update_moments(state, parameter, group["betas"])
-                    _move(parameter, state, group, step)
+                step = (a * state["step_size"]).to(state["step_size"].dtype)
+                update_and_move(parameter, parameter.grad, state, group, step)
 
     def _move_and_learn(self, at_average: bool) -> None:
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    _update_moments(self.state[parameter], parameter, group["betas"])
+                    update_moments(self.state[parameter], parameter.grad, group["betas"])
         for sizes in self._step_sizes():
             if at_average:
                 sizes.learn()
@@ -291,7 +289,8 @@ class AutoSAMT(SAMT, preset="auto"):
             for parameter in group["params"]:
                 state = self.state[parameter]
                 if parameter.grad is not None:
-                    _move(parameter, state, group, a * state["step_size"])
+                    step = (a * state["step_size"]).to(state["step_size"].dtype)
+                    move(parameter, state, group, step)
 
     def _average(self) -> None:
         """Move the averages; and where the next gradient is due at the average, go there."""
@@ -328,45 +327,6 @@ class AutoSAMT(SAMT, preset="auto"):
         if self.history is not None and group["params"]:
             sizes = [self.state[p]["step_size"] for p in group["params"]]
             self.history.record(group["calls"] - 1, group, loss, partial(summary, sizes))
-
-
-def _update_moments(
-    state: dict[str, Tensor], parameter: Tensor, betas: tuple[float, float]
-) -> None:
-    assert parameter.grad is not None
-    gradient = parameter.grad.to(state["exp_avg"].dtype)
-    state["step"].add_(1)
-    state["exp_avg"].lerp_(gradient, 1 - betas[0])
-    state["exp_avg_sq"].mul_(betas[1]).addcmul_(gradient, gradient, value=1 - betas[1])
-
-
-def _move(parameter: Tensor, state: dict[str, Tensor], group: dict[str, Any], step: Tensor) -> None:
-    d = direction(state, group)
-    weight = parameter.to(d.dtype)
-    if group["weight_decay"]:
-        weight.mul_(1 - step * group["weight_decay"])
-    weight.addcmul_(d, step, value=-1)
-    if weight is not parameter:
-        parameter.copy_(weight)
-
-
-def _update_fused(
-    parameter: Tensor, state: dict[str, Tensor], group: dict[str, Any], step: Tensor
-) -> None:
-    """`_update_moments` and `_move` in one pass over memory."""
-    assert parameter.grad is not None
-    state["step"].add_(1)
-    torch._fused_adamw_(
-        *([parameter], [parameter.grad], [state["exp_avg"]], [state["exp_avg_sq"]], []),
-        [state["step"]],
-        lr=step,
-        beta1=group["betas"][0],
-        beta2=group["betas"][1],
-        weight_decay=group["weight_decay"],
-        eps=group["eps"],
-        amsgrad=False,
-        maximize=False,
-    )
 
 
 def _check(group: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from samt.adam_step import direction
 from samt.eta_model import GAIN, EtaModels, gradient_statistics, initial_eta_model
 from samt.parameters import state_dtype
 from samt.step_size import combine, combine_backward
@@ -39,12 +40,15 @@ def scales(parameters: list[Tensor]) -> list[float]:
     return found
 
 
-def initial_state(group: dict[str, Any], parameter: Tensor, index: int) -> dict[str, Tensor]:
+def initial_state(
+    group: dict[str, Any], parameter: Tensor, scale: float, index: int
+) -> dict[str, Tensor]:
     """What the optimizer keeps of one tensor.
 
     Args:
         group: its block, with all options.
         parameter: the tensor.
+        scale: s, see `scales`.
         index: its position among all parameters; seeds its eta model.
     """
     weights = parameter.detach().to(state_dtype(parameter), copy=True)
@@ -63,17 +67,10 @@ def initial_state(group: dict[str, Any], parameter: Tensor, index: int) -> dict[
         "weights": weights,
         "features": like.new_zeros(5),
         "slope": like.clone(),
-        "step_size": like.clone(),
+        "step_size": like
+        + scale * (_ALPHA * group["initial_step_size"] + (1 - _ALPHA) * _ETA_TILDE),
         **eta_model,
     }
-
-
-def direction(state: dict[str, Tensor], group: dict[str, Any]) -> Tensor:
-    """d: the average gradient over the root of its average square, both without their bias."""
-    done = state["step"].to(state["exp_avg"].dtype).clamp_min(1)  # before the first: zero
-    first, second = (1 - beta**done for beta in group["betas"])
-    root = (state["exp_avg_sq"] / second).sqrt_().add_(group["eps"])
-    return (state["exp_avg"] / first).div_(root)
 
 
 class StepSizes:

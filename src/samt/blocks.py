@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from torch import Tensor, nn
 
 from samt.errors import DuplicateParameterError, PartitionError
+from samt.wrappers import unwrapped
 
 Member: TypeAlias = str | nn.Module
 Partition: TypeAlias = int | Sequence[Member | Sequence[Member]] | None
@@ -21,7 +22,8 @@ def blocks(model: nn.Module, partition: Partition = None) -> list[dict[str, Any]
     A parameter that several modules share belongs to the first of them.
 
     Args:
-        model: the network.
+        model: the network. What `torch.compile` or `DistributedDataParallel` made of it has the
+            blocks and names of the network itself, so that checkpoints fit both.
         partition: how to split it.
 
             - None: one block for each module that owns parameters (its weight and bias).
@@ -49,6 +51,7 @@ def blocks(model: nn.Module, partition: Partition = None) -> list[dict[str, Any]
         >>> [block["name"] for block in samt.blocks(model, [model[2], "*"])]
         ['2', '*']
     """
+    model = unwrapped(model)
     layers = _layers(model)
     if not layers:
         raise PartitionError("the model has no parameters: there is nothing to optimize")

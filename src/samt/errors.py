@@ -116,6 +116,35 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     return "choose from " + ", ".join(f"'{option}'" for option in options)
 
 
+# Options of torch's own optimizers, and why there is no need of them here.
+_OF_TORCH = {
+    "foreach": "tensors are batched where that is faster",
+    "fused": "kernels are fused where that is faster",
+    "capturable": "a step is not captured in a CUDA graph of yours",
+    "differentiable": "a step cannot be differentiated through",
+    "maximize": "minimize the negative of what you maximize",
+    "amsgrad": "there is no maximum of past squares",
+}
+
+
+def refuse_options_of_torch(words: Iterable[str], known: Iterable[str]) -> None:
+    """Answer options that torch's optimizers have and this one has not.
+
+    Args:
+        words: the options that were given.
+        known: those that this optimizer has.
+
+    Raises:
+        UnknownOptionError: one of them is an option of torch alone.
+    """
+    for word in words:
+        if word in _OF_TORCH and word not in known:
+            raise UnknownOptionError(
+                f"'{word}' is an option of torch's optimizers alone ({_OF_TORCH[word]}): "
+                "leave it out"
+            )
+
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -130,6 +159,7 @@ def explain_unknown_options(init: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(init)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        refuse_options_of_torch(kwargs, known)
         for word in kwargs:
             if word not in known:
                 raise UnknownOptionError(f"unknown option '{word}': {suggestion(word, known)}")

@@ -9,7 +9,13 @@ from typing import Any
 
 from torch import Tensor
 
-from samt.errors import OptionError, UnknownOptionError, closest, suggestion
+from samt.errors import (
+    OptionError,
+    UnknownOptionError,
+    closest,
+    refuse_options_of_torch,
+    suggestion,
+)
 from samt.eta_model import HEADS, PROJECTIONS
 from samt.step_size import GRANULARITIES, PARTS
 
@@ -117,6 +123,7 @@ def check_spelling(group: dict[str, Any], known: Iterable[str]) -> None:
         UnknownOptionError: with the word that was probably meant.
     """
     known = ["params", "param_names", "name", *known]
+    refuse_options_of_torch(group, known)
     for key in group:
         if key in known or key in ("initial_lr", "max_lr", "min_lr"):  # notes of torch's schedulers
             continue

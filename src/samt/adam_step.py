@@ -1,0 +1,73 @@
+"""Adam's direction of one tensor, and the step along it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def direction(state: dict[str, Tensor], group: dict[str, Any]) -> Tensor:
+    """d: the average gradient over the root of its average square, both without their bias."""
+    done = state["step"].to(state["exp_avg"].dtype).clamp_min(1)  # before the first: zero
+    first, second = (1 - beta**done for beta in group["betas"])
+    root = (state["exp_avg_sq"] / second).sqrt_().add_(group["eps"])
+    return (state["exp_avg"] / first).div_(root)
+
+
+def update_moments(state: dict[str, Tensor], gradient: Tensor, betas: tuple[float, float]) -> None:
+    """The averages of the gradient and of its square."""
+    gradient = gradient.to(state["exp_avg"].dtype)
+    state["step"].add_(1)
+    state["exp_avg"].lerp_(gradient, 1 - betas[0])
+    state["exp_avg_sq"].mul_(betas[1]).addcmul_(gradient, gradient, value=1 - betas[1])
+
+
+def move(parameter: Tensor, state: dict[str, Tensor], group: dict[str, Any], step: Tensor) -> None:
+    """w ← (1 − step · weight_decay) w − step · d, from the moments that are there."""
+    d = direction(state, group)
+    weight = parameter.to(d.dtype)
+    if group["weight_decay"]:
+        weight.mul_(1 - step * group["weight_decay"])
+    weight.addcmul_(d, step, value=-1)
+    if weight is not parameter:
+        parameter.copy_(weight)
+
+
+def update_and_move(
+    parameter: Tensor,
+    gradient: Tensor,
+    state: dict[str, Tensor],
+    group: dict[str, Any],
+    step: Tensor,
+) -> None:
+    """`update_moments` and `move`, in one pass over memory where that can be had."""
+    if not _is_fusible(parameter, gradient, state):
+        update_moments(state, gradient, group["betas"])
+        move(parameter, state, group, step)
+        return
+    state["step"].add_(1)
+    torch._fused_adamw_(
+        *([parameter], [gradient], [state["exp_avg"]], [state["exp_avg_sq"]], []),
+        [state["step"]],
+        lr=step,
+        beta1=group["betas"][0],
+        beta2=group["betas"][1],
+        weight_decay=group["weight_decay"],
+        eps=group["eps"],
+        amsgrad=False,
+        maximize=False,
+    )
+
+
+def _is_fusible(parameter: Tensor, gradient: Tensor, state: dict[str, Tensor]) -> bool:
+    """Whether torch's fused kernel is right: it checks nothing and walks along all in step."""
+    first, second = state["exp_avg"], state["exp_avg_sq"]
+    return (
+        parameter.dtype == gradient.dtype == first.dtype
+        # On an accelerator it reads its lr as float32.
+        and (parameter.dtype == torch.float32 or parameter.device.type == "cpu")
+        # The moments have no gaps, so that none has them.
+        and parameter.stride() == gradient.stride() == first.stride() == second.stride()
+    )
