@@ -30,6 +30,7 @@ from samt.errors import (
 from samt.history import summary
 from samt.parameters import refuse_sparse, refuse_unreal
 from samt.passes import Passes
+from samt.precision import own_precision
 from samt.presets import SAMT
 
 _WARMUP_SHARE, _WARMUP_STEPS = 0.02, 100
@@ -224,6 +225,16 @@ class AutoSAMT(SAMT, preset="auto"):
         parameters = [p for group in self.param_groups for p in group["params"]]
         for parameter in parameters:
             refuse_sparse(parameter.grad)
+        with own_precision(parameter.device for parameter in parameters):
+            self._update(parameters, loss)
+        if closure is not None:
+            # Before the closure it would be wrong: a trainer that accumulates has the gradients
+            # of the earlier micro-batches there, and the closure adds those of the last.
+            self.zero_grad()
+        return loss
+
+    def _update(self, parameters: list[Tensor], loss: Any) -> None:
+        """From the gradients that are there to the next weights."""
         at_average = self._is_at_average
         if at_average:
             for parameter in parameters:
@@ -238,11 +249,6 @@ class AutoSAMT(SAMT, preset="auto"):
             group["decayed"] += float(group["lr"]) == group["initial_step_size"]
             self._record(group, loss)
         self._average()
-        if closure is not None:
-            # Before the closure it would be wrong: a trainer that accumulates has the gradients
-            # of the earlier micro-batches there, and the closure adds those of the last.
-            self.zero_grad()
-        return loss
 
     def _evaluate(self, closure: Callable[[], Any]) -> Any:
         parameters = [p for group in self.param_groups for p in group["params"]]

@@ -27,6 +27,7 @@ from samt.eta_model import (
     is_eta_model_of,
 )
 from samt.parameters import state_dtype
+from samt.precision import own_precision
 from samt.step_size import (
     Number,
     coefficients,
@@ -83,10 +84,7 @@ def _in_own_precision(method: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(method)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        device = cast(SubProblem, args[0]).parameters[0].device.type
-        if not torch.is_autocast_enabled(device):
-            return method(*args, **kwargs)
-        with torch.autocast(device, enabled=False):
+        with own_precision([cast(SubProblem, args[0]).parameters[0].device]):
             return method(*args, **kwargs)
 
     return wrapped

@@ -1,0 +1,28 @@
+"""Keeps the precision that a model is run in out of what an optimizer computes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+
+
+@contextmanager
+def own_precision(devices: Iterable[torch.device]) -> Iterator[None]:
+    """Switch off a surrounding autocast, which is meant for the model.
+
+    Casts of the weights that autocast keeps are dropped: those weights are about to change.
+
+    Args:
+        devices: that the optimizer computes on.
+    """
+    kinds = [kind for kind in {d.type for d in devices} if torch.is_autocast_enabled(kind)]
+    if not kinds:
+        yield
+        return
+    torch.clear_autocast_cache()
+    with ExitStack() as stack:
+        for kind in kinds:
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
