@@ -66,7 +66,7 @@ OPTIMIZER = {
 }
 CONTAINED = {
     "samt": OPTIMIZER,
-    "samt-auto": {"auto.py", "auto_step_sizes.py", "eta_model.py", "blocks.py"},
+    "samt-auto": {"auto.py", "auto_step_sizes.py", "adam_step.py", "eta_model.py", "blocks.py"},
     "dante": {*OPTIMIZER, "baselines/dante.py"},
     **{name: {"baselines/hypergradient.py", "blocks.py"} for name in HD},
     "sgd": set(),
@@ -132,7 +132,7 @@ def test_whatever_runs_in_a_training_is_part_of_the_version(method: str, extra: 
     }
     assert "bench/training.py" in inside
     # That each block is a module changes no number of SGD and Adam.
-    unneeded = {"blocks.py"} if CONTAINED[method] == set() else set()
+    unneeded = {"blocks.py", "wrappers.py"} if CONTAINED[method] == set() else set()
     assert inside - ELSEWHERE - unneeded <= files(method)
 
 
