@@ -87,7 +87,7 @@ def check_message(caught: pytest.ExceptionInfo[SAMTError]) -> str:
 
 def test_every_option_stands_in_these_tables() -> None:
     assert set(BAD) <= set(OPTIONS)
-    assert set(OPTIONS) - {"preset"} == set(BAD) == set(GOOD)
+    assert set(OPTIONS) - {"preset", "process_group"} == set(BAD) == set(GOOD)
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -28,12 +28,12 @@ def test_signatures_are_these() -> None:
     assert list(inspect.signature(samt.SAMT).parameters) == ["params", "lr", "preset", "options"]
     assert list(inspect.signature(samt.AutoSAMT).parameters) == [
         "params", "lr", "preset", "total_steps", "betas", "eps", "weight_decay", "meta_every",
-        "meta_lr", "eta_hidden", "projection", "seed",
+        "meta_lr", "eta_hidden", "projection", "process_group", "seed",
     ]  # fmt: skip
     assert list(inspect.signature(samt.PaperSAMT).parameters) == [
         "params", "lr", "preset", "step_size", "head", "projection", "parts", "meta_batch",
         "meta_lr", "eta_hidden", "inner_steps", "order", "radius", "relative", "weight_decay",
-        "max_grad_norm", "replay", "compile", "seed",
+        "max_grad_norm", "replay", "compile", "process_group", "seed",
     ]  # fmt: skip
     for one in (samt.SAMT, samt.AutoSAMT, samt.PaperSAMT):
         assert list(inspect.signature(one.step).parameters) == ["self", "closure", "meta_closure"]

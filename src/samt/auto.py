@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -32,6 +32,10 @@ from samt.parameters import refuse_sparse, refuse_unreal
 from samt.passes import Passes
 from samt.precision import own_precision
 from samt.presets import SAMT
+from samt.ranks import Ranks
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 _WARMUP_SHARE, _WARMUP_STEPS = 0.02, 100
 _QUIET_SHARE, _QUIET_STEPS = 0.25, 500
@@ -76,6 +80,9 @@ class AutoSAMT(SAMT, preset="auto"):
         meta_lr: step size of φ's own gradient descent; annealed with a.
         eta_hidden: width of φ's two hidden layers.
         projection: proj, `tanh`, that is (tanh x + 1)/2, or `sigmoid`.
+        process_group: of processes that hold the same model and see different samples: gradients
+            and a closure's loss are averaged over it, and they start with the weights of its
+            first process. A `DistributedDataParallel` model needs none: it has averaged already.
         seed: of the eta models' initial weights.
 
     Raises:
@@ -109,6 +116,7 @@ class AutoSAMT(SAMT, preset="auto"):
         meta_lr: float = 0.25,
         eta_hidden: int = 64,
         projection: str = "tanh",
+        process_group: ProcessGroup | None = None,
         seed: int = 0,
     ) -> None:
         defaults = {
@@ -126,13 +134,13 @@ class AutoSAMT(SAMT, preset="auto"):
         }
         _check(defaults)
         self.history = None
+        self._ranks = Ranks(process_group)
         self._known: list[StepSizes] | None = None
         super().__init__(params, defaults)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._known = None
-        self.__dict__.setdefault("history", None)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a block; its state is made at once.
@@ -152,6 +160,7 @@ class AutoSAMT(SAMT, preset="auto"):
             self._known = None
             group.setdefault("name", f"block {len(self.param_groups) - 1}")
             refuse_unreal(group)
+            self._ranks.start_alike(group["params"])
             # Not torch's `initial_lr`, which some schedulers write to.
             group.setdefault("initial_step_size", float(group["lr"]))
             group.setdefault("calls", first.get("calls", 0))
@@ -169,6 +178,11 @@ class AutoSAMT(SAMT, preset="auto"):
         """As in torch, but exact, and matched by parameter name where both sides have names."""
         checkpoint.load(self, super().load_state_dict, state_dict, "meta_every")
         self._known = None
+
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """Whether GradScaler announces itself, so that it can be refused."""
+        return self.process_group is not None
 
     @property
     def passes(self) -> Passes:
@@ -218,13 +232,21 @@ class AutoSAMT(SAMT, preset="auto"):
             NonFiniteLossError: the closure's loss is NaN or infinite; nothing has changed.
             UnsupportedGradientError: a gradient is sparse.
             OptionError: there is a meta closure.
+            GradScalerUnsupportedError: a GradScaler calls it, and there is a process group.
         """
         if meta_closure is not None:
             raise OptionError("there is no meta batch with preset='auto': leave meta_closure out")
-        loss = None if closure is None else self._evaluate(closure)
+        self._refuse_scaled_gradients(
+            " and a process_group, over which the ranks would have to agree when to skip: wrap "
+            "the model in DistributedDataParallel and leave process_group out"
+        )
         parameters = [p for group in self.param_groups for p in group["params"]]
+        loss = None if closure is None else self._evaluate(closure)
         for parameter in parameters:
             refuse_sparse(parameter.grad)
+        if self._ranks.are_several:
+            loss = self._average_over_ranks(loss, parameters)
+        self._refuse_unless_finite(loss)
         with own_precision(parameter.device for parameter in parameters):
             self._update(parameters, loss)
         if closure is not None:
@@ -263,13 +285,25 @@ class AutoSAMT(SAMT, preset="auto"):
                 if untouched or all(p.grad is None for p in parameters):
                     loss.backward()
                 loss = loss.detach()
+        return loss
+
+    def _average_over_ranks(self, loss: Any, parameters: list[Tensor]) -> Any:
+        gradients = [parameter.grad for parameter in parameters]
+        loss, means = self._ranks.average(loss, gradients, parameters)
+        for parameter, gradient, mean in zip(parameters, gradients, means, strict=True):
+            if gradient is not None and mean is not None:
+                gradient.copy_(mean)
+            elif mean is not None:
+                parameter.grad = mean.to(parameter.dtype)
+        return loss
+
+    def _refuse_unless_finite(self, loss: Any) -> None:
         if isinstance(loss, Tensor | float) and not math.isfinite(loss):
             self.zero_grad()
             raise NonFiniteLossError(
                 f"the loss was {float(loss)} at step {self.param_groups[0]['calls']}, and the "
                 "weights are those of before it: look for bad values in the batch"
             )
-        return loss
 
     def _move(self) -> None:
         for group in self.param_groups:

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from torch import Tensor, nn
 
 from samt.errors import DuplicateParameterError, PartitionError
-from samt.wrappers import unwrapped
+from samt.wrappers import inner_model
 
 Member: TypeAlias = str | nn.Module
 Partition: TypeAlias = int | Sequence[Member | Sequence[Member]] | None
@@ -51,7 +51,7 @@ def blocks(model: nn.Module, partition: Partition = None) -> list[dict[str, Any]
         >>> [block["name"] for block in samt.blocks(model, [model[2], "*"])]
         ['2', '*']
     """
-    model = unwrapped(model)
+    model = inner_model(model)
     layers = _layers(model)
     if not layers:
         raise PartitionError("the model has no parameters: there is nothing to optimize")

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from samt.errors import MetaBatchUnavailableError
+from samt.errors import MetaBatchUnavailableError, OptionError
+from samt.wrappers import inner_model, is_data_parallel
 
 
 class Closure:
@@ -123,6 +124,29 @@ def meta_closures(
                 "pass meta_closure=, or choose meta_batch='same' or 'next'"
             )
     return found
+
+
+def without_data_parallel(closure: Callable[[], Any], process_group: object) -> Callable[[], Any]:
+    """The closure, on the module inside where its model is a `DistributedDataParallel`.
+
+    DistributedDataParallel waits in every pass for the gradients of all parameters, of which a
+    pass for one block has few; it is the optimizer that has to average them.
+
+    Args:
+        closure: any.
+        process_group: of the optimizer.
+
+    Raises:
+        OptionError: the optimizer averages nothing.
+    """
+    if not (isinstance(closure, Closure) and is_data_parallel(closure.model)):
+        return closure
+    if process_group is None:
+        raise OptionError(
+            "SAMT averages the gradients of a DistributedDataParallel model itself here: build it "
+            "with process_group=torch.distributed.group.WORLD"
+        )
+    return type(closure)(inner_model(closure.model), closure.loss_fn, closure.batch)
 
 
 def _every_second(data: Any) -> Any:

@@ -21,6 +21,7 @@ from samt.errors import NoGradientError
 from samt.finite import is_read_late
 from samt.parameters import refuse_sparse
 from samt.randomness import RandomStates
+from samt.ranks import Ranks
 from samt.replay import CallOrderChangedError, Record, Replay
 
 Loss = Tensor | float
@@ -40,6 +41,7 @@ class RepeatedEvaluation:
         parameters: all parameters of the optimizer.
         models: the models that the closures evaluate, as far as they are known.
         replays: for some of these models, what ran ahead of a block need not run again.
+        ranks: over which losses and gradients are averaged.
 
     Attributes:
         count: how many evaluations there were.
@@ -52,7 +54,9 @@ class RepeatedEvaluation:
         parameters: Iterable[Tensor],
         models: Iterable[nn.Module],
         replays: Mapping[nn.Module, Replay],
+        ranks: Ranks,
     ) -> None:
+        self._ranks = ranks
         self.count = 0
         self.draws = False
         self._trainable = [parameter for parameter in parameters if parameter.requires_grad]
@@ -149,7 +153,8 @@ class RepeatedEvaluation:
                 "itself, not loss.item() or loss.detach(), or call loss.backward() in the closure "
                 "and return the loss"
             )
-        of = dict(zip(map(id, own), found or (), strict=True))
+        loss, found = self._ranks.average(loss, found or [], own)
+        of = dict(zip(map(id, own), found, strict=True))
         return Evaluated(
             loss, {index: [of.get(id(p)) for p in block] for index, block in blocks.items()}
         )

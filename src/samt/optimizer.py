@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,11 +13,9 @@ from torch.optim.optimizer import ParamsT
 
 from samt import checkpoint, options
 from samt.blocks import without_duplicates
-from samt.closures import Closure, meta_closures, unwrapped
+from samt.closures import Closure, meta_closures, unwrapped, without_data_parallel
 from samt.compiled import CompiledSweeps
 from samt.errors import (
-    GradScalerUnsupportedError,
-    LeftoverGradientsError,
     OptionError,
     explain_unknown_options,
 )
@@ -25,13 +23,17 @@ from samt.evaluation import Loss, RepeatedEvaluation
 from samt.finite import FiniteLosses
 from samt.history import summary
 from samt.memory import keep_freed_memory
-from samt.parameters import refuse_unreal
+from samt.parameters import refuse_gradients, refuse_unreal
 from samt.passes import Passes
 from samt.presets import SAMT
+from samt.ranks import Ranks
 from samt.replay import Replay
 from samt.step_size import Granularity
 from samt.subproblem import SubProblem, complete_state
-from samt.sweep import Sweep, step_on_gradients
+from samt.sweep import Sweep, refuse_unused_meta_closure, step_on_gradients
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 _MOST_REPLAYS = 4  # a new module for every step would otherwise fill the memory
 
@@ -80,6 +82,10 @@ class PaperSAMT(SAMT, preset="paper"):
             each shape of batch; on a GPU as one CUDA graph. The numbers agree to rounding. The
             third step of a shape waits for the compiler. Models that draw random numbers
             (dropout) run without, after one warning.
+        process_group: of processes that hold the same model and see different samples: every
+            gradient and loss that is evaluated is averaged over it, and they start with the
+            weights of its first process. With `samt.closure` on a `DistributedDataParallel`
+            model it is needed, and the module inside is evaluated.
         seed: of the eta models' initial weights and of the random order.
 
     Raises:
@@ -125,6 +131,7 @@ class PaperSAMT(SAMT, preset="paper"):
         max_grad_norm: float | None = None,
         replay: bool = True,
         compile: bool = False,
+        process_group: ProcessGroup | None = None,
         seed: int = 0,
     ) -> None:
         defaults = {
@@ -148,6 +155,7 @@ class PaperSAMT(SAMT, preset="paper"):
             "seed": seed,
         }
         options.check(defaults, preset="paper")
+        self._ranks = Ranks(process_group)
         self._subproblems: list[SubProblem] | None = None
         self._replays: dict[torch.nn.Module, Replay] = {}
         self._compiled = CompiledSweeps()
@@ -163,7 +171,6 @@ class PaperSAMT(SAMT, preset="paper"):
         self._replays = {}
         self._compiled = CompiledSweeps()
         self._losses = FiniteLosses()
-        self.__dict__.setdefault("history", None)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a block; its state is made at once.
@@ -200,6 +207,9 @@ class PaperSAMT(SAMT, preset="paper"):
         group.setdefault("calls", self.param_groups[0].get("calls", 0))
         group.setdefault("passes", 0)
         refuse_unreal(group)
+        if group["compile"] and self.process_group is not None:
+            raise OptionError("a compiled sweep averages nothing: leave out compile=True")
+        self._ranks.start_alike(group["params"])
 
     @property
     def passes(self) -> Passes:
@@ -249,11 +259,7 @@ class PaperSAMT(SAMT, preset="paper"):
                 a loss that is not finite is taken back at once too, but named some steps later:
                 nothing waits for the device.
         """
-        if "found_inf" in self.__dict__:  # a GradScaler left it, with the scale
-            del self.__dict__["grad_scale"], self.__dict__["found_inf"]
-            raise GradScalerUnsupportedError(
-                "SAMT does not work with GradScaler: train in bfloat16 autocast, without a scaler"
-            )
+        self._refuse_scaled_gradients(": train in bfloat16 autocast, without a scaler")
         closure = unwrapped(closure)
         self._losses.start_step()
         bound = self._bound()
@@ -261,12 +267,12 @@ class PaperSAMT(SAMT, preset="paper"):
         blocks = [b for b in blocks if any(p.requires_grad for p in b.parameters)]
         with self._taken_back_if_it_fails():
             if closure is None:
-                step_on_gradients(blocks, self._report, self._cure_without_closure)
+                step_on_gradients(blocks, self._report, self._cure_without_closure, self._ranks)
                 loss = None
             else:
                 if meta_closure is not None:
-                    self._refuse_unused_meta_closure(bound)
-                self._refuse_leftover_gradients()
+                    refuse_unused_meta_closure(bound)
+                refuse_gradients(self.param_groups)
                 loss = self._step_with_closure(blocks, closure, meta_closure)
         for group in self.param_groups:
             group["calls"] += 1
@@ -278,6 +284,9 @@ class PaperSAMT(SAMT, preset="paper"):
         closure: Callable[[], Any],
         meta_closure: Callable[[], Any] | None,
     ) -> Loss:
+        closure = without_data_parallel(closure, self.process_group)
+        if meta_closure is not None:
+            meta_closure = without_data_parallel(meta_closure, self.process_group)
         sweep = partial(self._sweep, blocks, closure, meta_closure)
         if self.param_groups[0]["compile"]:
             closures = closure, meta_closure
@@ -344,7 +353,7 @@ class PaperSAMT(SAMT, preset="paper"):
         models = [c.model for c in (closure, *meta.values()) if isinstance(c, Closure)]
         replays = {model: self._replay(model) for model in models} if self._replaying() else {}
         parameters = [p for group in self.param_groups for p in group["params"]]
-        with RepeatedEvaluation(parameters, models, replays) as evaluation:
+        with RepeatedEvaluation(parameters, models, replays, self._ranks) as evaluation:
             if blocks:
                 loss = Sweep(evaluation, closure, meta, check, report).run(blocks)
             else:  # all of them are frozen
@@ -387,17 +396,3 @@ class PaperSAMT(SAMT, preset="paper"):
     ) -> None:
         if self.history is not None:
             self.history.record(block.group["calls"], block.group, loss, step_sizes)
-
-    @staticmethod
-    def _refuse_unused_meta_closure(blocks: Sequence[SubProblem]) -> None:
-        if not {"subset", "fresh"} & {block.kind for block in blocks if block.looks_ahead}:
-            raise OptionError(
-                "meta_closure is used with meta_batch='subset' or 'fresh' alone: leave it out"
-            )
-
-    def _refuse_leftover_gradients(self) -> None:
-        if any(p.grad is not None for group in self.param_groups for p in group["params"]):
-            raise LeftoverGradientsError(
-                "there are gradients from outside the closure: call optimizer.zero_grad() before "
-                "step, and accumulate over micro-batches inside the closure"
-            )

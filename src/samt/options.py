@@ -121,9 +121,12 @@ def check_spelling(group: dict[str, Any], known: Iterable[str]) -> None:
 
     Raises:
         UnknownOptionError: with the word that was probably meant.
+        OptionError: it is an option, but not one of a group.
     """
     known = ["params", "param_names", "name", *known]
     refuse_options_of_torch(group, known)
+    if "process_group" in group:
+        raise OptionError("process_group is one for all blocks: give it to the optimizer")
     for key in group:
         if key in known or key in ("initial_lr", "max_lr", "min_lr"):  # notes of torch's schedulers
             continue

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from samt.errors import UnsupportedGradientError
+from samt.errors import LeftoverGradientsError, UnsupportedGradientError
 
 
 def state_dtype(parameter: Tensor) -> torch.dtype:
@@ -30,4 +31,13 @@ def refuse_sparse(gradient: Tensor | None) -> None:
     if gradient is not None and gradient.layout != torch.strided:
         raise UnsupportedGradientError(
             "SAMT does not support sparse gradients: build the embedding with sparse=False"
+        )
+
+
+def refuse_gradients(groups: Iterable[dict[str, Any]]) -> None:
+    """Raise LeftoverGradientsError if a parameter has a gradient before a closure is evaluated."""
+    if any(p.grad is not None for group in groups for p in group["params"]):
+        raise LeftoverGradientsError(
+            "there are gradients from outside the closure: call optimizer.zero_grad() before "
+            "step, and accumulate over micro-batches inside the closure"
         )

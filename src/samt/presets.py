@@ -10,9 +10,12 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from samt.errors import OptionError, suggestion
+from samt.errors import GradScalerUnsupportedError, OptionError, suggestion
+from samt.ranks import Ranks
 
 if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
     from samt.history import History
     from samt.passes import Passes
 
@@ -39,6 +42,7 @@ class SAMT(torch.optim.Optimizer):
 
     _presets: ClassVar[dict[str, type[SAMT]]] = {}
     history: History | None
+    _ranks: Ranks
 
     def __init_subclass__(cls, preset: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -68,6 +72,28 @@ class SAMT(torch.optim.Optimizer):
         # Python then calls the constructor of the class that is made, with the same arguments.
         chosen = cls if cls is not SAMT else SAMT._presets[_preset(params, preset, options)]
         return super().__new__(chosen)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_ranks": self._ranks}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__({"_ranks": Ranks(None), **state})
+        self.__dict__.setdefault("history", None)
+
+    @property
+    def process_group(self) -> ProcessGroup | None:
+        """Over which gradients and losses are averaged; to be set again after unpickling."""
+        return self._ranks.group
+
+    @process_group.setter
+    def process_group(self, group: ProcessGroup | None) -> None:
+        self._ranks = Ranks(group)
+
+    def _refuse_scaled_gradients(self, cure: str) -> None:
+        """Raise GradScalerUnsupportedError if it is a GradScaler that calls `step`."""
+        if "found_inf" in self.__dict__:  # it left that, and the scale
+            del self.__dict__["grad_scale"], self.__dict__["found_inf"]
+            raise GradScalerUnsupportedError(f"SAMT does not work with GradScaler{cure}")
 
     @property
     def passes(self) -> Passes:

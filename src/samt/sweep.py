@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from samt.errors import ClosureRequiredError
+from samt.errors import ClosureRequiredError, OptionError
 from samt.evaluation import Evaluated, Loss, RepeatedEvaluation
 from samt.parameters import refuse_sparse
+from samt.ranks import Ranks
 from samt.subproblem import Gradients, SubProblem
 
 
@@ -99,8 +100,19 @@ class Sweep:
         return result
 
 
+def refuse_unused_meta_closure(blocks: Sequence[SubProblem]) -> None:
+    """Raise OptionError if no block looks at a meta closure."""
+    if not {"subset", "fresh"} & {block.kind for block in blocks if block.looks_ahead}:
+        raise OptionError(
+            "meta_closure is used with meta_batch='subset' or 'fresh' alone: leave it out"
+        )
+
+
 def step_on_gradients(
-    blocks: Sequence[SubProblem], report: Callable[[SubProblem, Loss | None], None], cure: str
+    blocks: Sequence[SubProblem],
+    report: Callable[[SubProblem, Loss | None], None],
+    cure: str,
+    ranks: Ranks,
 ) -> None:
     """`loss.backward(); optimizer.step()`: the gradients are there, and no other is needed.
 
@@ -108,6 +120,7 @@ def step_on_gradients(
         blocks: that the step updates.
         report: called after each update.
         cure: how to build an optimizer that can take such a step.
+        ranks: over which the gradients are averaged.
 
     Raises:
         ClosureRequiredError: this mode evaluates the loss again.
@@ -124,6 +137,7 @@ def step_on_gradients(
         gradients = [parameter.grad for parameter in block.parameters]
         for gradient in gradients:
             refuse_sparse(gradient)
+        _, gradients = ranks.average(None, gradients, block.parameters)
         if block.learns_from_next:
             block.learn(gradients)
         block.descend(gradients)

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
+def inner_model(model: nn.Module) -> nn.Module:
     """The model inside, whose parameters have the names that its author gave them.
 
     Args:
@@ -15,7 +15,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
     Examples:
         >>> import torch
         >>> model = torch.nn.Linear(2, 1)
-        >>> unwrapped(torch.compile(model)) is model
+        >>> inner_model(torch.compile(model)) is model
         True
     """
     while True:
@@ -25,3 +25,11 @@ def unwrapped(model: nn.Module) -> nn.Module:
             model = inner
         else:
             return model
+
+
+def is_data_parallel(model: nn.Module) -> bool:
+    """Whether there is a `DistributedDataParallel` around the model."""
+    if isinstance(model, DistributedDataParallel):
+        return True
+    inner = getattr(model, "_orig_mod", None)
+    return isinstance(inner, nn.Module) and is_data_parallel(inner)
