@@ -16,7 +16,16 @@ from samt.bench.errors import SettingsError
 from samt.bench.method_specs import METHOD_OPTIONS, SOLVERS, parse_spec
 
 # Not for the command line: what it sets itself, and what has no text form.
-_NOT_ON_THE_COMMAND_LINE = {"self", "params", "preset", "seed", "replay", "compile", "total_steps"}
+_NOT_ON_THE_COMMAND_LINE = {
+    "self",
+    "params",
+    "preset",
+    "seed",
+    "process_group",
+    "replay",
+    "compile",
+    "total_steps",
+}
 _CONSTRUCTORS: dict[str, Any] = {
     "samt": samt.PaperSAMT,
     "samt-auto": AutoSAMT,
