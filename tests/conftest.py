@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 from torch import Tensor, nn
+
+from .processes import World
 
 torch.set_num_threads(1)  # the tensors are tiny, and two threads would only wait for each other
 
@@ -16,6 +18,15 @@ Batch = tuple[Tensor, Tensor]
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(1234)
+
+
+@pytest.fixture(scope="session")
+def worlds() -> Iterator[Callable[[int], World]]:
+    """From a number of ranks to as many processes, which start when they are first needed."""
+    made: dict[int, World] = {}
+    yield lambda size: made.setdefault(size, World(size))
+    for world in made.values():
+        world.stop()
 
 
 def mlp() -> nn.Module:

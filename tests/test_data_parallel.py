@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from typing import Any, NamedTuple
@@ -29,18 +29,14 @@ LOSS = nn.functional.cross_entropy
 STEPS = 15
 
 
-@pytest.fixture(scope="module", params=[2, 4])
-def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    world = World(request.param)
-    yield world
-    world.stop()
+@pytest.fixture(params=[2, 4])
+def world(request: pytest.FixtureRequest, worlds: Callable[[int], World]) -> World:
+    return worlds(request.param)
 
 
-@pytest.fixture(scope="module")
-def two() -> Iterator[World]:
-    world = World(2)
-    yield world
-    world.stop()
+@pytest.fixture
+def two(worlds: Callable[[int], World]) -> World:
+    return worlds(2)
 
 
 class Case(NamedTuple):

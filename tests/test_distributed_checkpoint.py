@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -96,11 +96,9 @@ def test_one_process_goes_on_bit_for_bit(kind: str, stop: int, tmp_path: Path) -
     assert all(resume(0, 1, kind, str(tmp_path), stop))
 
 
-def test_two_ranks_go_on_bit_for_bit(tmp_path: Path) -> None:
-    world = World(2)
-    try:
-        for kind in KINDS:
-            for same in world.run(resume, kind, str(tmp_path / kind), 12):
-                assert all(same)
-    finally:
-        world.stop()
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_ranks_go_on_bit_for_bit(
+    kind: str, worlds: Callable[[int], World], tmp_path: Path
+) -> None:
+    for same in worlds(2).run(resume, kind, str(tmp_path), 12):
+        assert all(same)

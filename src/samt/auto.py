@@ -33,6 +33,7 @@ from samt.passes import Passes
 from samt.precision import own_precision
 from samt.presets import SAMT
 from samt.ranks import Ranks
+from samt.shards import Shards, local, local_gradient, local_state
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -82,7 +83,8 @@ class AutoSAMT(SAMT, preset="auto"):
         projection: proj, `tanh`, that is (tanh x + 1)/2, or `sigmoid`.
         process_group: of processes that hold the same model and see different samples: gradients
             and a closure's loss are averaged over it, and they start with the weights of its
-            first process. A `DistributedDataParallel` model needs none: it has averaged already.
+            first process. A `DistributedDataParallel` or `fully_shard` model needs none: it has
+            averaged already.
         seed: of the eta models' initial weights.
 
     Raises:
@@ -309,17 +311,19 @@ class AutoSAMT(SAMT, preset="auto"):
         for group in self.param_groups:
             a = self._anneal(group)
             for parameter in group["params"]:
-                if parameter.grad is None:
+                gradient = local_gradient(parameter)
+                if gradient is None:
                     continue
-                state = self.state[parameter]
+                state = local_state(self.state[parameter])
                 step = (a * state["step_size"]).to(state["step_size"].dtype)
-                update_and_move(parameter, parameter.grad, state, group, step)
+                update_and_move(local(parameter), gradient, state, group, step)
 
     def _move_and_learn(self, at_average: bool) -> None:
         for group in self.param_groups:
             for parameter in group["params"]:
-                if parameter.grad is not None:
-                    update_moments(self.state[parameter], parameter.grad, group["betas"])
+                gradient = local_gradient(parameter)
+                if gradient is not None:
+                    update_moments(local_state(self.state[parameter]), gradient, group["betas"])
         for sizes in self._step_sizes():
             if at_average:
                 sizes.learn()
@@ -327,10 +331,10 @@ class AutoSAMT(SAMT, preset="auto"):
         for group in self.param_groups:
             a = self._anneal(group)
             for parameter in group["params"]:
-                state = self.state[parameter]
                 if parameter.grad is not None:
+                    state = local_state(self.state[parameter])
                     step = (a * state["step_size"]).to(state["step_size"].dtype)
-                    move(parameter, state, group, step)
+                    move(local(parameter), state, group, step)
 
     def _average(self) -> None:
         """Move the averages; and where the next gradient is due at the average, go there."""
@@ -340,22 +344,23 @@ class AutoSAMT(SAMT, preset="auto"):
             return
         for group in self.param_groups:
             for parameter in group["params"]:
-                state = self.state[parameter]
+                state, own = local_state(self.state[parameter]), local(parameter)
                 if update:
-                    weight = parameter.to(state["average"].dtype)
+                    weight = own.to(state["average"].dtype)
                     state["average"].lerp_(weight, _FAST)
                     state["slow_average"].lerp_(weight, _SLOW)
                 if goes:
-                    state["weights"].copy_(parameter)
-                    parameter.copy_(state["average"])
+                    state["weights"].copy_(own)
+                    own.copy_(state["average"])
 
     def _step_sizes(self) -> list[StepSizes]:
-        """All tensors, by device and precision; nearly always they are all alike."""
+        """All tensors, by place and precision; nearly always they are all alike."""
         if self._known is None:
             found: dict[Any, list[tuple[int, Tensor]]] = {}
             for block, group in enumerate(self.param_groups):
                 for parameter in group["params"]:
-                    kind = parameter.device, self.state[parameter]["average"].dtype
+                    dtype = self.state[parameter]["average"].dtype
+                    kind = parameter.device, dtype, Shards(parameter)
                     found.setdefault(kind, []).append((block, parameter))
             self._known = [
                 StepSizes(self.param_groups, members, self.state, self._anneal)

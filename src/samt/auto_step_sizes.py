@@ -12,6 +12,7 @@ from torch import Tensor
 from samt.adam_step import direction
 from samt.eta_model import GAIN, EtaModels, gradient_statistics, initial_eta_model
 from samt.parameters import state_dtype
+from samt.shards import Shards, local, local_gradient, local_state
 from samt.step_size import combine, combine_backward
 
 _SCALE = 0.1  # of tensors that stand before any matrix in their block, such as norm layers
@@ -52,7 +53,7 @@ def initial_state(
         index: its position among all parameters; seeds its eta model.
     """
     weights = parameter.detach().to(state_dtype(parameter), copy=True)
-    like = weights.new_zeros(())
+    like = local(weights).new_zeros(())
     hidden, gain = group["eta_hidden"], GAIN[group["projection"]]
     eta_model = initial_eta_model(torch.Size(), "offset", hidden, group["seed"], index, like)
     # The logits start at their biases: every tensor with the same α and η̃.
@@ -91,7 +92,11 @@ class StepSizes:
         anneal: Callable[[dict[str, Any]], float | Tensor],
     ) -> None:
         self._parameters = [parameter for _, parameter in members]
-        self._states = [state[parameter] for parameter in self._parameters]
+        whole = [state[parameter] for parameter in self._parameters]
+        first = groups[0]
+        self._eta = EtaModels(whole, first["eta_hidden"], first["projection"])
+        self._states = [local_state(own) for own in whole]
+        self._shards = Shards(self._parameters[0])
         self._groups = [groups[block] for block, _ in members]
         self._anneal = anneal
         like = self._states[0]["average"]
@@ -107,19 +112,19 @@ class StepSizes:
         self._initial = like.new_tensor([group["initial_step_size"] for group in self._groups])
         alpha, eta_tilde = (torch.full_like(self._initial, x) for x in (_ALPHA, _ETA_TILDE))
         self._start = combine(alpha, eta_tilde, self._initial, 1.0)
-        first = groups[0]
-        self._eta = EtaModels(self._states, first["eta_hidden"], first["projection"])
 
     def learn(self) -> None:
         """A gradient step of the eta models on the loss at the average."""
         moved = [state["average"] - state["slow_average"] for state in self._states]
+        found = map(local_gradient, self._parameters)
         h = [
-            torch.zeros_like(away) if p.grad is None else p.grad.to(away.dtype)
-            for p, away in zip(self._parameters, moved, strict=True)
+            torch.zeros_like(away) if gradient is None else gradient.to(away.dtype)
+            for gradient, away in zip(found, moved, strict=True)
         ]
         pairs = zip(h, moved, strict=True)
         dots = torch.stack([torch.dot(x.flatten(), y.flatten()) for x, y in pairs])
-        size = self._block_norms(h) * self._block_norms(moved)
+        dots, *squares = self._shards.sum(torch.stack([dots, _squares(h), _squares(moved)]))
+        size = self._block_norms(squares[0]) * self._block_norms(squares[1])
         slopes = dots / size.clamp_min(torch.finfo(dots.dtype).tiny)
         past = torch.stack([state["slope"] for state in self._states])
         for state, slope in zip(self._states, past.lerp(slopes, 1 - _MEMORY), strict=True):
@@ -140,19 +145,26 @@ class StepSizes:
         grads = combine_backward(slopes / eta, alpha, eta_tilde, self._initial, 1.0)
         self._eta.descend(trace, [grads], 1.0)
 
-    def _block_norms(self, tensors: list[Tensor]) -> Tensor:
+    def _block_norms(self, squares: Tensor) -> Tensor:
         """For each tensor, the norm of all tensors of its block together."""
-        squares = torch.stack([torch.linalg.vector_norm(tensor) for tensor in tensors]).square()
         sums = squares.new_zeros(self._blocks).index_add(0, self._block, squares)
         return sums.sqrt()[self._block]
 
     def renew_step_sizes(self) -> None:
         """Equation (10), from the statistics of the directions."""
-        directions = map(direction, self._states, self._groups)
-        features = gradient_statistics(list(directions))
+        directions = list(map(direction, self._states, self._groups))
+        if self._shards:
+            features = self._shards.statistics(directions, self._counts)
+        else:
+            features = gradient_statistics(directions)
         features[:, 4] /= self._counts.sqrt()
         alpha, eta_tilde = self._eta.forward(features).projected[0]
         sizes = combine(alpha, eta_tilde, self._initial, 1.0) * self._scales
         for state, own, size in zip(self._states, features, sizes, strict=True):
             state["features"].copy_(own)
             state["step_size"].copy_(size)
+
+
+def _squares(tensors: list[Tensor]) -> Tensor:
+    """The square of the norm of each."""
+    return torch.stack([torch.linalg.vector_norm(tensor) for tensor in tensors]).square()

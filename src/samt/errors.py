@@ -68,7 +68,7 @@ class NoGradientError(SAMTError, RuntimeError):
 
 
 class UnsupportedGradientError(SAMTError, TypeError):
-    """A parameter or gradient is sparse, complex or not a floating-point tensor."""
+    """A parameter or gradient is sparse, sharded, complex or not a floating-point tensor."""
 
 
 class GradScalerUnsupportedError(SAMTError, RuntimeError):

@@ -23,7 +23,7 @@ from samt.evaluation import Loss, RepeatedEvaluation
 from samt.finite import FiniteLosses
 from samt.history import summary
 from samt.memory import keep_freed_memory
-from samt.parameters import refuse_gradients, refuse_unreal
+from samt.parameters import refuse_gradients, refuse_sharded, refuse_unreal
 from samt.passes import Passes
 from samt.presets import SAMT
 from samt.ranks import Ranks
@@ -207,6 +207,7 @@ class PaperSAMT(SAMT, preset="paper"):
         group.setdefault("calls", self.param_groups[0].get("calls", 0))
         group.setdefault("passes", 0)
         refuse_unreal(group)
+        refuse_sharded(group)
         if group["compile"] and self.process_group is not None:
             raise OptionError("a compiled sweep averages nothing: leave out compile=True")
         self._ranks.start_alike(group["params"])

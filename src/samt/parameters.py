@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from samt.errors import LeftoverGradientsError, UnsupportedGradientError
+from samt.shards import is_sharded
 
 
 def state_dtype(parameter: Tensor) -> torch.dtype:
@@ -31,6 +32,16 @@ def refuse_sparse(gradient: Tensor | None) -> None:
     if gradient is not None and gradient.layout != torch.strided:
         raise UnsupportedGradientError(
             "SAMT does not support sparse gradients: build the embedding with sparse=False"
+        )
+
+
+def refuse_sharded(group: dict[str, Any]) -> None:
+    """Raise UnsupportedGradientError for a parameter of which every process has a part."""
+    if any(map(is_sharded, group["params"])):
+        raise UnsupportedGradientError(
+            f"block {group['name']!r} has a parameter that fully_shard has spread over processes, "
+            "whose modules cannot be evaluated block by block: use preset='auto', or "
+            "DistributedDataParallel and process_group"
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from samt.errors import OptionError
 from samt.parameters import state_dtype
+from samt.shards import is_sharded
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -61,11 +62,19 @@ class Ranks:
             )
         return self.group is not None
 
-    def start_alike(self, parameters: Iterable[Tensor]) -> None:
-        """Give every rank the parameters of the first, as DistributedDataParallel does."""
+    def start_alike(self, parameters: Sequence[Tensor]) -> None:
+        """Give every rank the parameters of the first, as DistributedDataParallel does.
+
+        Raises:
+            OptionError: they are sharded.
+        """
         if not self.are_several:
             return
         assert self.group is not None
+        if any(map(is_sharded, parameters)):
+            raise OptionError(
+                "fully_shard averages the gradients of its model: leave process_group out"
+            )
         first = dist.get_global_rank(self.group, 0)
         with torch.no_grad():
             for parameter in parameters:

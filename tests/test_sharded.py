@@ -1,0 +1,147 @@
+"""The default preset on models that `fully_shard` has spread over several processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
+
+import samt
+from samt.errors import OptionError, UnsupportedGradientError
+
+from .conftest import batch, mlp
+from .processes import World
+from .test_checkpoint import assert_same
+from .test_data_parallel import LOSS, OFTEN, part
+
+pytestmark = [
+    pytest.mark.skipif(not (dist.is_available() and dist.is_gloo_available()), reason="needs gloo"),
+]
+STEPS = 18
+Run = tuple[nn.Module, samt.SAMT]
+
+
+@pytest.fixture
+def world(worlds: Callable[[int], World]) -> World:
+    return worlds(4)
+
+
+def sharded(size: int, mesh_of: str = "one", seed: int = 0) -> nn.Module:
+    """4-6-5-3: no layer divides evenly, and over four processes some have nothing of the last."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    torch.manual_seed(seed)
+    model = mlp()
+    if size == 1:
+        return model
+    if mesh_of == "one":
+        mesh = init_device_mesh("cpu", (size,))
+    else:  # the parts are copied, too
+        mesh = init_device_mesh("cpu", (2, size // 2), mesh_dim_names=("copies", "parts"))
+    for layer in (model.get_submodule("0"), model.get_submodule("2")):
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    return model
+
+
+def train(run: Run, steps: Iterable[int], rank: int, size: int) -> None:
+    for step in steps:
+        data = part(batch("mlp", step, 16), rank, size)
+        run[1].zero_grad()
+        LOSS(run[0](data[0]), data[1]).backward()
+        run[1].step()
+
+
+def whole(value: Any) -> Any:
+    return value.full_tensor() if hasattr(value, "full_tensor") else value
+
+
+def outcome(run: Run) -> tuple[dict[str, Tensor], dict[int, dict[str, Tensor]]]:
+    state = run[1].state_dict()["state"]
+    return (
+        {name: whole(p.detach()).clone() for name, p in run[0].named_parameters()},
+        {i: {key: whole(v) for key, v in entry.items()} for i, entry in state.items()},
+    )
+
+
+def trained(
+    rank: int, size: int, mesh_of: str, partition: Any, options: dict[str, Any]
+) -> tuple[dict[str, Tensor], dict[int, dict[str, Tensor]], list[int]]:
+    model = sharded(size, mesh_of)
+    frozen = model.get_parameter("2.bias")
+    frozen.requires_grad_(False)
+    optimizer = samt.SAMT(samt.blocks(model, partition), **{**OFTEN, **options})
+    history = samt.History(optimizer)
+    train((model, optimizer), range(STEPS), rank, size)
+    assert len(history.rows) == STEPS * 6
+    parts = [getattr(p, "to_local", lambda p=p: p)().numel() for p in model.parameters()]
+    assert all(p.grad is not None for p in model.parameters() if p is not frozen)
+    return *outcome((model, optimizer)), parts
+
+
+@pytest.mark.parametrize("mesh_of", ["one", "two dimensions"])
+@pytest.mark.parametrize(
+    ("partition", "options"),
+    [(None, {}), (1, {"weight_decay": 0.3, "projection": "sigmoid", "meta_lr": 2.0})],
+    ids=str,
+)
+def test_it_is_as_one_process_on_the_joined_batch(
+    world: World, mesh_of: str, partition: Any, options: dict[str, Any]
+) -> None:
+    *expected, sizes = trained(0, 1, mesh_of, partition, options)
+    outcomes = world.run(trained, mesh_of, partition, options)
+    for weights, state, parts in outcomes:
+        assert_same(weights, outcomes[0][0])
+        assert_same(state, outcomes[0][1])
+        assert sum(parts) < sum(sizes)
+    close = partial(torch.testing.assert_close, rtol=1e-8, atol=1e-10)
+    close(outcomes[0][0], expected[0])
+    close(outcomes[0][1], expected[1])
+    if mesh_of == "one":
+        assert 0 in outcomes[3][2], "some have nothing of a parameter"
+
+
+def resumed(rank: int, size: int, folder: str, stop: int) -> None:
+    run: Run = (model := sharded(size), samt.SAMT(samt.blocks(model), **OFTEN))
+    train(run, range(stop), rank, size)
+    weights, state = get_state_dict(*run)
+    save({"model": weights, "optimizer": state}, checkpoint_id=folder)
+    train(run, range(stop, STEPS), rank, size)
+    again: Run = (model := sharded(size, seed=1), samt.SAMT(samt.blocks(model), seed=9, **OFTEN))
+    weights, state = get_state_dict(*again)
+    states: dict[str, Any] = {"model": weights, "optimizer": state}
+    load(states, checkpoint_id=folder)
+    set_state_dict(*again, model_state_dict=states["model"], optim_state_dict=states["optimizer"])
+    train(again, range(stop, STEPS), rank, size)
+    assert_same(outcome(again)[0], outcome(run)[0])
+    assert_same(outcome(again)[1], outcome(run)[1])
+
+
+@pytest.mark.parametrize("stop", [0, 11, 12])  # after 12 the parameters hold the average
+def test_a_distributed_checkpoint_goes_on_bit_for_bit(
+    world: World, stop: int, tmp_path: Path
+) -> None:
+    world.run(resumed, str(tmp_path), stop)
+
+
+def refusals(rank: int, size: int) -> None:
+    model = sharded(size)
+    with pytest.raises(UnsupportedGradientError, match="use preset='auto'") as caught:
+        samt.SAMT(samt.blocks(model), preset="paper")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(OptionError, match="leave process_group out"):
+        samt.SAMT(samt.blocks(model), process_group=dist.group.WORLD)
+
+
+def test_what_cannot_work_names_its_cure(world: World) -> None:
+    world.run(refusals)
