@@ -231,6 +231,29 @@ def test_a_gradient_that_one_rank_misses_counts_as_zero_there(
     assert torch.equal(one.weights[unused], Branches().double().get_parameter(unused))
 
 
+def scaled(rank: int, size: int) -> dict[str, Tensor]:
+    torch.manual_seed(rank)
+    model = mlp().float()
+    parallel = DistributedDataParallel(model) if size > 1 else model
+    optimizer = samt.SAMT(samt.blocks(parallel), **OFTEN)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12, growth_interval=4)
+    for step in range(STEPS):
+        for overflows in (True, False) if step in (2, 9) and size > 1 else (False,):
+            inputs, targets = part(batch("mlp", step, 16), rank, size)
+            optimizer.zero_grad()
+            loss = LOSS(parallel(inputs.float()), targets)
+            scaler.scale(loss * torch.inf if overflows and rank == 1 else loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def test_an_overflow_on_one_rank_is_skipped_by_all(two: World) -> None:
+    one, other = two.run(scaled)
+    assert_same(one, other)
+    torch.testing.assert_close(one, scaled(0, 1), rtol=1e-4, atol=1e-6)
+
+
 def copies(rank: int, size: int) -> None:
     torch.manual_seed(0)
     model = mlp()

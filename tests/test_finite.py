@@ -161,6 +161,20 @@ def test_the_wait_for_an_error_has_an_end(monkeypatch: pytest.MonkeyPatch) -> No
     assert weight.item() < 2.0
 
 
+def test_processes_that_train_together_see_an_error_at_the_same_age() -> None:
+    """However fast the device of one of them is."""
+    weight = nn.Parameter(torch.tensor([2.0]))
+    subproblem = samt.PaperSAMT([weight], meta_batch="next")._bound()[0]
+    losses = finite.FiniteLosses()
+    for number in range(finite.LONGEST_DELAY + 1):
+        losses.start_step(together=True)
+        losses.hear(subproblem, torch.tensor(math.inf if number == 0 else 1.0))
+        losses.end_step()
+    with pytest.raises(NonFiniteLossError):
+        losses.start_step(together=True)
+    losses.start_step(together=True)
+
+
 def test_a_loss_that_is_a_number_is_refused_at_once() -> None:
     weight = nn.Parameter(torch.tensor([2.0]))
     optimizer = samt.PaperSAMT([weight], meta_batch="next")

@@ -134,6 +134,31 @@ def test_a_distributed_checkpoint_goes_on_bit_for_bit(
     world.run(resumed, str(tmp_path), stop)
 
 
+def scaled(rank: int, size: int) -> dict[str, Tensor]:
+    model = sharded(size)
+    optimizer = samt.SAMT(samt.blocks(model), **OFTEN)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12, growth_interval=4)
+    for step in range(STEPS):
+        for overflows in (True, False) if step in (2, 9) and size > 1 else (False,):
+            data = part(batch("mlp", step, 16), rank, size)
+            optimizer.zero_grad()
+            loss = LOSS(model(data[0]), data[1])
+            scaler.scale(loss * torch.inf if overflows and rank == 1 else loss).backward()
+            scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+            scaler.step(optimizer)
+            scaler.update()
+    return outcome((model, optimizer))[0]
+
+
+def test_scaled_and_clipped_gradients(world: World) -> None:
+    """Where one process overflows, all of them skip."""
+    outcomes = world.run(scaled)
+    for weights in outcomes[1:]:
+        assert_same(weights, outcomes[0])
+    torch.testing.assert_close(outcomes[0], scaled(0, 1), rtol=1e-8, atol=1e-10)
+
+
 def refusals(rank: int, size: int) -> None:
     model = sharded(size)
     with pytest.raises(UnsupportedGradientError, match="use preset='auto'") as caught:

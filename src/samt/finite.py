@@ -42,14 +42,21 @@ class FiniteLosses:
         self._heard: list[tuple[SubProblem, Tensor]] = []
         self._sent: deque[_Sent] = deque()
 
-    def start_step(self) -> None:
+    def start_step(self, together: bool = False) -> None:
         """Look at what has arrived of earlier steps.
+
+        Args:
+            together: with other processes, all of which have to see an error in the same step,
+                or those that go on would wait for those that stop: whatever has arrived, only
+                steps of a certain age are looked at.
 
         Raises:
             NonFiniteLossError: an earlier step was taken back.
         """
         self._heard.clear()
-        while self._sent and (len(self._sent) > LONGEST_DELAY or self._sent[0].arrival.query()):
+        while self._sent and (
+            len(self._sent) > LONGEST_DELAY or (not together and self._sent[0].arrival.query())
+        ):
             names, step, losses, arrival = self._sent.popleft()
             arrival.synchronize()
             for name, loss in zip(names, losses.tolist(), strict=True):

@@ -262,7 +262,7 @@ class PaperSAMT(SAMT, preset="paper"):
         """
         self._refuse_scaled_gradients(": train in bfloat16 autocast, without a scaler")
         closure = unwrapped(closure)
-        self._losses.start_step()
+        self._losses.start_step(together=self._ranks.are_several)
         bound = self._bound()
         blocks = [bound[index] for index in self._order()]
         blocks = [b for b in blocks if any(p.requires_grad for p in b.parameters)]

@@ -120,21 +120,22 @@ class Ranks:
     ) -> tuple[Any, list[Tensor | None]]:
         dtypes = {state_dtype(parameter) for parameter in parameters}
         dtype = torch.float64 if torch.float64 in dtypes else torch.float32
+        like = torch.zeros(1, dtype=dtype, device=device)
         has_loss = (isinstance(loss, Tensor) and loss.numel() == 1) or isinstance(loss, float)
-        number = torch.as_tensor(loss if has_loss else 0.0).detach()
+        number = torch.as_tensor(loss).detach().reshape(1).to(like) if has_loss else like
         parts = [
-            torch.zeros(p.numel(), dtype=dtype, device=device)
-            if g is None
-            else g.detach().reshape(-1).to(dtype)
+            like.new_zeros(p.numel()) if g is None else g.detach().reshape(-1).to(dtype)
             for g, p in zip(gradients, parameters, strict=True)
         ]
-        there = [float(gradient is not None) for gradient in gradients]
-        notes = torch.tensor(there, dtype=dtype, device=device)
-        flat = torch.cat([*parts, notes, number.reshape(1).to(device, dtype)])
+        there = [gradient is not None for gradient in gradients]
+        # Nobody has to wait for the device, but for a rank that misses a gradient.
+        notes = (
+            like.new_ones(len(there)) if all(there) else like.new_tensor(list(map(float, there)))
+        )
+        flat = torch.cat([*parts, notes, number])
         dist.all_reduce(flat, group=self.group)
         flat /= dist.get_world_size(self.group)
         *means, notes, mean = flat.split([*(len(part) for part in parts), len(parts), 1])
-        # Nobody has to wait for the device, but for a rank that misses a gradient.
         wanted = [True] * len(parts) if all(there) else (notes > 0).tolist()
         found = [
             mean.view(p.shape).to(state_dtype(p)) if is_wanted else None
