@@ -46,8 +46,18 @@ def sharded(size: int, mesh_of: str = "one", seed: int = 0) -> nn.Module:
         return model
     if mesh_of == "one":
         mesh = init_device_mesh("cpu", (size,))
-    else:  # the parts are copied, too
-        mesh = init_device_mesh("cpu", (2, size // 2), mesh_dim_names=("copies", "parts"))
+    else:
+        mesh = init_device_mesh("cpu", (2, size // 2), mesh_dim_names=("data", "others"))
+    if mesh_of == "tensor parallel":
+        from torch.distributed.tensor.parallel import (
+            ColwiseParallel,
+            RowwiseParallel,
+            parallelize_module,
+        )
+
+        plan = {"0": ColwiseParallel(), "2": RowwiseParallel()}
+        parallelize_module(model, mesh["others"], plan)
+        mesh = mesh["data"]
     for layer in (model.get_submodule("0"), model.get_submodule("2")):
         fully_shard(layer, mesh=mesh)
     fully_shard(model, mesh=mesh)
@@ -82,14 +92,16 @@ def trained(
     frozen.requires_grad_(False)
     optimizer = samt.SAMT(samt.blocks(model, partition), **{**OFTEN, **options})
     history = samt.History(optimizer)
-    train((model, optimizer), range(STEPS), rank, size)
+    place = (rank // 2, size // 2) if mesh_of == "tensor parallel" and size > 1 else (rank, size)
+    train((model, optimizer), range(STEPS), *place)
     assert len(history.rows) == STEPS * 6
     parts = [getattr(p, "to_local", lambda p=p: p)().numel() for p in model.parameters()]
     assert all(p.grad is not None for p in model.parameters() if p is not frozen)
     return *outcome((model, optimizer)), parts
 
 
-@pytest.mark.parametrize("mesh_of", ["one", "two dimensions"])
+# Copies of parts; and parts of parts, of which two processes see the same samples.
+@pytest.mark.parametrize("mesh_of", ["one", "copied", "tensor parallel"])
 @pytest.mark.parametrize(
     ("partition", "options"),
     [(None, {}), (1, {"weight_decay": 0.3, "projection": "sigmoid", "meta_lr": 2.0})],

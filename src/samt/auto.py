@@ -324,9 +324,13 @@ class AutoSAMT(SAMT, preset="auto"):
                 gradient = local_gradient(parameter)
                 if gradient is not None:
                     update_moments(local_state(self.state[parameter]), gradient, group["betas"])
-        for sizes in self._step_sizes():
-            if at_average:
-                sizes.learn()
+        kinds = self._step_sizes()
+        if at_average and kinds:
+            first, *others = [sizes.look() for sizes in kinds]
+            whole = sum((other.to(first) for other in others), start=first)
+            for sizes in kinds:
+                sizes.learn(whole)
+        for sizes in kinds:
             sizes.renew_step_sizes()
         for group in self.param_groups:
             a = self._anneal(group)

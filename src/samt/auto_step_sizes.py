@@ -113,8 +113,12 @@ class StepSizes:
         alpha, eta_tilde = (torch.full_like(self._initial, x) for x in (_ALPHA, _ETA_TILDE))
         self._start = combine(alpha, eta_tilde, self._initial, 1.0)
 
-    def learn(self) -> None:
-        """A gradient step of the eta models on the loss at the average."""
+    def look(self) -> Tensor:
+        """Take h, the gradient at the average, and the way w̄ − ŵ of the averages.
+
+        Returns:
+            The squares of their norms, of these tensors alone, in each block: shape (2, blocks).
+        """
         moved = [state["average"] - state["slow_average"] for state in self._states]
         found = map(local_gradient, self._parameters)
         h = [
@@ -123,9 +127,20 @@ class StepSizes:
         ]
         pairs = zip(h, moved, strict=True)
         dots = torch.stack([torch.dot(x.flatten(), y.flatten()) for x, y in pairs])
-        dots, *squares = self._shards.sum(torch.stack([dots, _squares(h), _squares(moved)]))
-        size = self._block_norms(squares[0]) * self._block_norms(squares[1])
-        slopes = dots / size.clamp_min(torch.finfo(dots.dtype).tiny)
+        found_here = torch.stack([dots, _squares(h), _squares(moved)])
+        self._dots, *squares = self._shards.sum(found_here)
+        empty = dots.new_zeros(self._blocks)
+        return torch.stack([empty.index_add(0, self._block, square) for square in squares])
+
+    def learn(self, squares: Tensor) -> None:
+        """A gradient step of the eta models on the loss at the average.
+
+        Args:
+            squares: as returned by `look`, but of all tensors.
+        """
+        lengths = squares.to(self._dots).sqrt()[:, self._block]
+        size = lengths[0] * lengths[1]
+        slopes = self._dots / size.clamp_min(torch.finfo(size.dtype).tiny)
         past = torch.stack([state["slope"] for state in self._states])
         for state, slope in zip(self._states, past.lerp(slopes, 1 - _MEMORY), strict=True):
             state["slope"].copy_(slope)
@@ -144,11 +159,6 @@ class StepSizes:
         # By log η: a step that is ten times too large is as wrong as one ten times too small.
         grads = combine_backward(slopes / eta, alpha, eta_tilde, self._initial, 1.0)
         self._eta.descend(trace, [grads], 1.0)
-
-    def _block_norms(self, squares: Tensor) -> Tensor:
-        """For each tensor, the norm of all tensors of its block together."""
-        sums = squares.new_zeros(self._blocks).index_add(0, self._block, squares)
-        return sums.sqrt()[self._block]
 
     def renew_step_sizes(self) -> None:
         """Equation (10), from the statistics of the directions."""

@@ -63,7 +63,8 @@ class Shards:
         if is_sharded(tensor):
             mesh = tensor.device_mesh
             placements = enumerate(tensor.placements)
-            self._groups = tuple(mesh.get_group(i) for i, p in placements if p.is_shard())
+            spread = [i for i, placement in placements if not placement.is_replicate()]
+            self._groups = tuple(map(mesh.get_group, spread))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Shards) and self._groups == other._groups
