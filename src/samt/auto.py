@@ -243,10 +243,11 @@ class AutoSAMT(SAMT, preset="auto"):
             "the model in DistributedDataParallel and leave process_group out"
         )
         parameters = [p for group in self.param_groups for p in group["params"]]
+        several = self._ranks.are_several
         loss = None if closure is None else self._evaluate(closure)
         for parameter in parameters:
             refuse_sparse(parameter.grad)
-        if self._ranks.are_several:
+        if several:
             loss = self._average_over_ranks(loss, parameters)
         self._refuse_unless_finite(loss)
         with own_precision(parameter.device for parameter in parameters):
