@@ -11,12 +11,6 @@ def inner_model(model: nn.Module) -> nn.Module:
 
     Args:
         model: a network, or what `torch.compile` or `DistributedDataParallel` made of one.
-
-    Examples:
-        >>> import torch
-        >>> model = torch.nn.Linear(2, 1)
-        >>> inner_model(torch.compile(model)) is model
-        True
     """
     while True:
         if isinstance(model, DistributedDataParallel):
