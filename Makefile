@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 SAMT_DATA_DIR ?= $(abspath $(wildcard ../shared/data))
 export SAMT_DATA_DIR
 
-.PHONY: demo test lint bench paper docs clean
+.PHONY: demo test lint bench paper suite docs clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -33,6 +33,11 @@ bench: $(STAMP)  ## cost of a step, as a ratio to torch SGD, into docs/performan
 
 paper: $(STAMP)  ## the page of measured beside published numbers, from the results that are kept
 	$(BIN)/samt report docs/paper/results -o docs/paper --no-figures
+
+suite: $(STAMP)  ## the tables of docs/how-to-choose.md, from the results that are kept
+	for of in "SAMT auto" "SAMT auto told"; do $(BIN)/samt results standing "suite-*" --of "$$of" \
+		--results docs/suite/results --into docs/how-to-choose.md; done
+	$(BIN)/samt results dependence initial-step --results docs/suite/results --into docs/how-to-choose.md
 
 docs: $(STAMP)  ## the documentation site, into site/
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'

@@ -149,13 +149,13 @@ def test_the_suite_from_run_to_page(tmp_path: Path) -> None:
     assert shown.code == 0, shown.err
     assert "of 3 problems" in " ".join(shown.out.split())
     page = tmp_path / "page.md"
-    page.write_text("# Title\n<!-- suite -->\n<!-- end of suite -->\nrest\n")
+    page.write_text("# Title\n<!-- suite, SAMT auto -->\n<!-- end of suite, SAMT auto -->\nrest\n")
     wrote = samt_process("results", "standing", "suite-*", "--into", str(page), *place)
-    assert "suite in " in wrote.out
+    assert "suite, SAMT auto in " in wrote.out
     text = page.read_text()
     assert "| suite-digits-smoke | accuracy in % |" in text
     assert "| suite-diabetes-smoke | RMSE |" in text
-    assert text.endswith("<!-- end of suite -->\nrest\n")
+    assert text.endswith("<!-- end of suite, SAMT auto -->\nrest\n")
     for arguments, cure in (
         (("suite-*", "--of", "SAMT"), "did you mean"),
         (("nothing",), "samt results list shows all"),
@@ -193,3 +193,19 @@ def test_a_dependence_from_run_to_page(tmp_path: Path) -> None:
     assert float(adam[5]) == pytest.approx(max(values) - min(values), abs=0.011)
     refused = samt_process("results", "dependence", "step", *place)
     assert (refused.code, "did you mean 'steps'" in refused.err) == (2, True)
+
+
+def test_the_tables_of_the_documentation_are_those_of_the_results(tmp_path: Path) -> None:
+    """`make suite` writes them; nobody types them."""
+    root = Path(__file__).parents[2]
+    page, results = root / "docs" / "how-to-choose.md", str(root / "docs" / "suite" / "results")
+    copy = tmp_path / "page.md"
+    copy.write_text(page.read_text())
+    into = ("--results", results, "--into", str(copy))
+    for command in (
+        ("standing", "suite-*"),
+        ("standing", "suite-*", "--of", "SAMT auto told"),
+        ("dependence", "initial-step"),
+    ):
+        assert samt_process("results", *command, *into).code == 0
+    assert copy.read_text() == page.read_text()

@@ -63,6 +63,9 @@ def standing(
       samt results standing "suite-*"
 
       samt results standing "suite-*" --of "SAMT paper" --against Prodigy
+
+      samt results standing "suite-*" --into page.md   # between <!-- suite, SAMT auto --> and
+      <!-- end of suite, SAMT auto -->
     """
     store = Store(results)
     others = against or ["SGD tuned", "Adam tuned"]
@@ -77,7 +80,7 @@ def standing(
     if not judged:
         raise ResultsError(f"no problem has results of {of} and of another: run them first")
     text = standing_text(judged, others)
-    _show(text, into, names[0].strip("-*"))
+    _show(text, into, f"{names[0].strip('-*')}, {of}")
     return 0
 
 
