@@ -36,7 +36,7 @@ paper: $(STAMP)  ## the page of measured beside published numbers, from the resu
 
 suite: $(STAMP)  ## the tables of docs/how-to-choose.md, from the results that are kept
 	for of in "SAMT auto" "SAMT auto told"; do $(BIN)/samt results standing "suite-*" --of "$$of" \
-		--results docs/suite/results --into docs/how-to-choose.md; done
+		--results docs/suite/results --into docs/how-to-choose.md || exit 1; done
 	$(BIN)/samt results dependence initial-step --results docs/suite/results --into docs/how-to-choose.md
 
 docs: $(STAMP)  ## the documentation site, into site/

@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from samt.bench.errors import ResultsError
-from samt.bench.statistics import GroupSummary, MeanRank, Spread, summarise
+from samt.bench.statistics import (
+    GroupSummary,
+    MeanRank,
+    Spread,
+    averaged,
+    best,
+    rank,
+    summarise,
+)
 from samt.errors import suggestion
 
 if TYPE_CHECKING:
@@ -104,8 +112,8 @@ def standings(
         others = [by_label[one] for one in against if one in by_label]
         if label in by_label and others:
             metric = next((one.metric for one in groups if one.metric), "")
-            best = _best(others, metric)
-            found.append(Standing(problem, metric, by_label, label, best))
+            leader = best({one.label: one.final.mean for one in others}, metric)
+            found.append(Standing(problem, metric, by_label, label, leader))
     for one in (label, *against):
         if one not in seen:
             hint = suggestion(one, seen) if seen else "there is no result yet"
@@ -118,28 +126,12 @@ def mean_ranks(standings: Sequence[Standing]) -> list[MeanRank]:
 
     A method of which a run did not finish comes last.
     """
-    ranks: dict[str, list[float]] = {}
-    for one in standings:
-        sign = -1 if one.metric == "accuracy" else 1
-        keys = {
-            label: sign * group.final.mean if math.isfinite(group.final.mean) else math.inf
-            for label, group in one.groups.items()
-        }
-        for label, key in keys.items():
-            below = sum(other < key for other in keys.values())
-            equal = sum(other == key for other in keys.values())
-            ranks.setdefault(label, []).append(below + (equal + 1) / 2)
-    found = [MeanRank(label, math.fsum(own) / len(own), len(own)) for label, own in ranks.items()]
-    return sorted(found, key=lambda one: one.mean)
+    import pandas as pd
+
+    means = ({label: group.final.mean for label, group in one.groups.items()} for one in standings)
+    rows = [rank(own, one.metric) for own, one in zip(means, standings, strict=True)]
+    return averaged(pd.DataFrame(rows))
 
 
 def _standard_error(spread: Spread) -> float:
     return spread.deviation / math.sqrt(spread.n) if math.isfinite(spread.deviation) else 0.0
-
-
-def _best(groups: Sequence[GroupSummary], metric: str) -> str | None:
-    finished = [one for one in groups if math.isfinite(one.final.mean)]
-    if not finished:
-        return None
-    choose = max if metric == "accuracy" else min
-    return choose(finished, key=lambda one: one.final.mean).label

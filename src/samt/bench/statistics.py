@@ -51,6 +51,10 @@ class Spread:
         except OverflowError:
             return cls(math.nan, math.nan, n)
 
+    def scaled(self, factor: float) -> Spread:
+        """In other units."""
+        return Spread(self.mean * factor, self.deviation * factor, self.n)
+
 
 @dataclass(frozen=True)
 class GroupSummary:
@@ -195,7 +199,8 @@ def paired_differences(
     found = []
     for keys, name, methods in _groups(cells):
         values = {label: _by_seed(rows, _COLUMN[metric]) for label, rows in methods.items()}
-        other = against or _best(values, name)
+        means = {label: Spread.of(list(own.values())).mean for label, own in values.items()}
+        other = against or best(means, name)
         if other not in values:
             continue
         for label, own in values.items():
@@ -267,10 +272,8 @@ def ranks(cells: pd.DataFrame, metric: Metric = "final") -> pd.DataFrame:
 
     rows: dict[tuple[str, str, str], pd.Series] = {}
     for keys, name, methods in _groups(cells):
-        means = pd.Series(
-            {label: _spread(seeds, _COLUMN[metric]).mean for label, seeds in methods.items()}
-        )
-        rows[keys] = means.rank(ascending=name != "accuracy", na_option="bottom")
+        means = {label: _spread(seeds, _COLUMN[metric]).mean for label, seeds in methods.items()}
+        rows[keys] = rank(means, name)
     labels = dict.fromkeys(label for row in rows.values() for label in row.index)
     index = pd.MultiIndex.from_tuples(list(rows), names=list(GROUP)) if rows else None
     table = [[row.get(label, math.nan) for label in labels] for row in rows.values()]
@@ -287,7 +290,27 @@ def mean_ranks(cells: pd.DataFrame, metric: Metric = "final") -> list[MeanRank]:
     Returns:
         The best method first. Means over different data sets compare nothing: look at `n`.
     """
-    table = ranks(cells, metric)
+    return averaged(ranks(cells, metric))
+
+
+def rank(means: Mapping[str, float], metric: str) -> pd.Series:
+    """Rank of each mean: 1 is best, equal ones share the average of theirs, NaN comes last.
+
+    Args:
+        means: by method.
+        metric: "accuracy", of which more is better, or "rmse".
+    """
+    import pandas as pd
+
+    return pd.Series(means, dtype=float).rank(ascending=metric != "accuracy", na_option="bottom")
+
+
+def averaged(table: pd.DataFrame) -> list[MeanRank]:
+    """The mean of each column over the rows that have it; the best one first.
+
+    Args:
+        table: of ranks, a column for each method.
+    """
     found = [
         MeanRank(label, float(table[label].mean()), int(table[label].count())) for label in table
     ]
@@ -336,9 +359,13 @@ def _spread(rows: pd.DataFrame, column: str) -> Spread:
     return Spread.of(list(_by_seed(rows, column).values()))
 
 
-def _best(values: Mapping[str, Mapping[Any, float]], metric: str) -> str | None:
-    """The method with the best mean; the first of equals. None if no mean is a number."""
-    means = {label: Spread.of(list(own.values())).mean for label, own in values.items()}
+def best(means: Mapping[str, float], metric: str) -> str | None:
+    """The method with the best mean; the first of equals. None if no mean is a number.
+
+    Args:
+        means: by method.
+        metric: "accuracy", of which more is better, or "rmse".
+    """
     finite = {label: mean for label, mean in means.items() if math.isfinite(mean)}
     choose = max if metric == "accuracy" else min
     return choose(finite, key=finite.__getitem__) if finite else None

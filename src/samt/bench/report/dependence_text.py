@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from samt.bench.report import wording
 from samt.bench.report.markdown import table
 from samt.bench.report.sensitivity import Dependence
-from samt.bench.statistics import Spread
 
 
 def dependence_text(dependences: Sequence[Dependence]) -> str:
@@ -43,15 +42,11 @@ def _rows(option: str, found: Sequence[Dependence]) -> str:
             entry = entries.get(value)
             text = "" if entry is None else ", ".join(wording.unfinished(entry.statuses))
             if entry is not None and not text:
-                text = wording.spread(entry.metric, _mean_alone(entry.spread("final")))
+                mean = entry.spread("final").mean  # nine columns have no room for more
+                text = wording.number(mean, wording.decimals(entry.metric, mean))
             texts.append(text)
         rows.append([one.family, *texts, _range(one)])
     return table([option, *(f"{value:g}" for value in values), "range"], rows)
-
-
-def _mean_alone(spread: Spread) -> Spread:
-    """Nine columns have no room for more."""
-    return Spread(spread.mean, math.nan, spread.n)
 
 
 def _range(one: Dependence) -> str:

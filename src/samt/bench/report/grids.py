@@ -210,9 +210,9 @@ def _entries(
         if summary is not None:
             entry = replace(
                 entry,
-                spreads={pick: _scaled(getattr(summary, pick), metric) for pick in PICKS},
+                spreads={pick: getattr(summary, pick).scaled(scale(metric)) for pick in PICKS},
                 deviations={
-                    pick: pooled([_scaled(getattr(one, pick), metric) for one in beside])
+                    pick: pooled([getattr(one, pick).scaled(scale(metric)) for one in beside])
                     for pick in PICKS
                 },
             )
@@ -237,10 +237,6 @@ def pooled(spreads: Iterable[Spread]) -> float:
     freedom = sum(one.n - 1 for one in known)
     squares = math.fsum((one.n - 1) * one.deviation**2 for one in known)
     return math.sqrt(squares / freedom) if freedom else math.nan
-
-
-def _scaled(one: Spread, metric: str) -> Spread:
-    return Spread(one.mean * scale(metric), one.deviation * scale(metric), one.n)
 
 
 def _metric(measured: Iterable[GroupSummary | None], printed: Iterable[Published | None]) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from samt.bench.report import wording
 from samt.bench.report.markdown import table
 from samt.bench.standing import POINTS, SHARE, Standing, mean_ranks
-from samt.bench.statistics import Spread
 
 
 def standing_text(standings: Sequence[Standing], against: Sequence[str]) -> str:
@@ -38,7 +37,7 @@ def _row(one: Standing, labels: Iterable[str]) -> list[str]:
             cells.append("")
             continue
         text = ", ".join(wording.unfinished(group.statuses))
-        text = text or wording.spread(one.metric, _shown(one.metric, group.final))
+        text = text or wording.spread(one.metric, group.final.scaled(wording.scale(one.metric)))
         cells.append(f"**{text}**" if label == one.label and one.lead >= 0 else text)
     digits = 2 if one.metric == "accuracy" else 4
     lead = wording.signed(one.lead, digits) if math.isfinite(one.lead) else ""
@@ -55,11 +54,6 @@ def _passes(standings: Sequence[Standing], label: str) -> str:
     ]
     known = [ratio for ratio in ratios if math.isfinite(ratio)]
     return f"× {math.fsum(known) / len(known):.1f}" if known else ""
-
-
-def _shown(metric: str, spread: Spread) -> Spread:
-    scale = wording.scale(metric)
-    return Spread(spread.mean * scale, spread.deviation * scale, spread.n)
 
 
 def _conclusions(standings: Sequence[Standing], against: Sequence[str]) -> list[str]:
