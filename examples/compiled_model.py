@@ -24,8 +24,6 @@ def data() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def main() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
-    # Blocks of the model itself: those of the compiled one are named `_orig_mod.0` and so on,
-    # and a checkpoint would not load into a model that is not compiled.
     optimizer = samt.SAMT(samt.blocks(model))
     compiled = cast(nn.Module, torch.compile(model))
     inputs, labels, test_inputs, test_labels = data()

@@ -10,7 +10,7 @@ that a step makes and not the noise that it adds.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -244,7 +244,7 @@ class AutoSAMT(SAMT, preset="auto"):
         )
         parameters = [p for group in self.param_groups for p in group["params"]]
         several = self._ranks.are_several
-        loss = None if closure is None else self._evaluate(closure)
+        loss = None if closure is None else self._evaluate(closure, parameters)
         for parameter in parameters:
             refuse_sparse(parameter.grad)
         if several:
@@ -275,8 +275,7 @@ class AutoSAMT(SAMT, preset="auto"):
             self._record(group, loss)
         self._average()
 
-    def _evaluate(self, closure: Callable[[], Any]) -> Any:
-        parameters = [p for group in self.param_groups for p in group["params"]]
+    def _evaluate(self, closure: Callable[[], Any], parameters: list[Tensor]) -> Any:
         before = [(p.grad, 0 if p.grad is None else p.grad._version) for p in parameters]
         with torch.enable_grad():
             loss = closure()
@@ -308,16 +307,21 @@ class AutoSAMT(SAMT, preset="auto"):
                 "weights are those of before it: look for bad values in the batch"
             )
 
-    def _move(self) -> None:
+    def _steps(self) -> Iterator[tuple[Tensor, dict[str, Tensor], dict[str, Any], Tensor]]:
+        """Parameter, state, block and a · η wherever there is a gradient."""
         for group in self.param_groups:
             a = self._anneal(group)
             for parameter in group["params"]:
-                gradient = local_gradient(parameter)
-                if gradient is None:
-                    continue
-                state = local_state(self.state[parameter])
-                step = (a * state["step_size"]).to(state["step_size"].dtype)
-                update_and_move(local(parameter), gradient, state, group, step)
+                if parameter.grad is not None:
+                    state = local_state(self.state[parameter])
+                    step = (a * state["step_size"]).to(state["step_size"].dtype)
+                    yield parameter, state, group, step
+
+    def _move(self) -> None:
+        for parameter, state, group, step in self._steps():
+            gradient = local_gradient(parameter)
+            assert gradient is not None
+            update_and_move(local(parameter), gradient, state, group, step)
 
     def _move_and_learn(self, at_average: bool) -> None:
         for group in self.param_groups:
@@ -333,13 +337,8 @@ class AutoSAMT(SAMT, preset="auto"):
                 sizes.learn(whole)
         for sizes in kinds:
             sizes.renew_step_sizes()
-        for group in self.param_groups:
-            a = self._anneal(group)
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    state = local_state(self.state[parameter])
-                    step = (a * state["step_size"]).to(state["step_size"].dtype)
-                    move(local(parameter), state, group, step)
+        for parameter, state, group, step in self._steps():
+            move(local(parameter), state, group, step)
 
     def _average(self) -> None:
         """Move the averages; and where the next gradient is due at the average, go there."""

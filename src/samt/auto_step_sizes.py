@@ -68,8 +68,7 @@ def initial_state(
         "weights": weights,
         "features": like.new_zeros(5),
         "slope": like.clone(),
-        "step_size": like
-        + scale * (_ALPHA * group["initial_step_size"] + (1 - _ALPHA) * _ETA_TILDE),
+        "step_size": scale * _start(like + group["initial_step_size"]),
         **eta_model,
     }
 
@@ -110,8 +109,7 @@ class StepSizes:
         self._scales = like.new_tensor([sizes[parameter] for parameter in self._parameters])
         self._counts = like.new_tensor([max(p.numel(), 1) for p in self._parameters])
         self._initial = like.new_tensor([group["initial_step_size"] for group in self._groups])
-        alpha, eta_tilde = (torch.full_like(self._initial, x) for x in (_ALPHA, _ETA_TILDE))
-        self._start = combine(alpha, eta_tilde, self._initial, 1.0)
+        self._start = _start(self._initial)
 
     def look(self) -> Tensor:
         """Take h, the gradient at the average, and the way w̄ − ŵ of the averages.
@@ -173,6 +171,12 @@ class StepSizes:
         for state, own, size in zip(self._states, features, sizes, strict=True):
             state["features"].copy_(own)
             state["step_size"].copy_(size)
+
+
+def _start(initial: Tensor) -> Tensor:
+    """Equation (10) before anything is learned, without the scale."""
+    alpha, eta_tilde = (torch.full_like(initial, x) for x in (_ALPHA, _ETA_TILDE))
+    return combine(alpha, eta_tilde, initial, 1.0)
 
 
 def _squares(tensors: list[Tensor]) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -12,18 +14,19 @@ def inner_model(model: nn.Module) -> nn.Module:
     Args:
         model: a network, or what `torch.compile` or `DistributedDataParallel` made of one.
     """
-    while True:
-        if isinstance(model, DistributedDataParallel):
-            model = model.module
-        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
-            model = inner
-        else:
-            return model
+    *_, inner = _from_outside(model)
+    return inner
 
 
 def is_data_parallel(model: nn.Module) -> bool:
     """Whether there is a `DistributedDataParallel` around the model."""
-    if isinstance(model, DistributedDataParallel):
-        return True
-    inner = getattr(model, "_orig_mod", None)
-    return isinstance(inner, nn.Module) and is_data_parallel(inner)
+    return any(isinstance(one, DistributedDataParallel) for one in _from_outside(model))
+
+
+def _from_outside(model: nn.Module) -> Iterator[nn.Module]:
+    """The model, what it wraps, and so on."""
+    inner: object = model
+    while isinstance(inner, nn.Module):
+        yield inner
+        is_parallel = isinstance(inner, DistributedDataParallel)
+        inner = inner.module if is_parallel else getattr(inner, "_orig_mod", None)
