@@ -12,27 +12,9 @@ def direction(state: dict[str, Tensor], group: dict[str, Any]) -> Tensor:
     """d: the average gradient over the root of its average square, both without their bias."""
     done = state["step"].to(state["exp_avg"].dtype).clamp_min(1)  # before the first: zero
     first, second = (1 - beta**done for beta in group["betas"])
-    root = (state["exp_avg_sq"] / second).sqrt_().add_(group["eps"])
-    return (state["exp_avg"] / first).div_(root)
-
-
-def update_moments(state: dict[str, Tensor], gradient: Tensor, betas: tuple[float, float]) -> None:
-    """The averages of the gradient and of its square."""
-    gradient = gradient.to(state["exp_avg"].dtype)
-    state["step"].add_(1)
-    state["exp_avg"].lerp_(gradient, 1 - betas[0])
-    state["exp_avg_sq"].mul_(betas[1]).addcmul_(gradient, gradient, value=1 - betas[1])
-
-
-def move(parameter: Tensor, state: dict[str, Tensor], group: dict[str, Any], step: Tensor) -> None:
-    """w ← (1 − step · weight_decay) w − step · d, from the moments that are there."""
-    d = direction(state, group)
-    weight = parameter.to(d.dtype)
-    if group["weight_decay"]:
-        weight.mul_(1 - step * group["weight_decay"])
-    weight.addcmul_(d, step, value=-1)
-    if weight is not parameter:
-        parameter.copy_(weight)
+    # The biases of both on the root: a pass over memory less.
+    root = state["exp_avg_sq"].sqrt().mul_(first / second.sqrt()).add_(group["eps"] * first)
+    return torch.div(state["exp_avg"], root, out=root)
 
 
 def update_and_move(
@@ -40,14 +22,18 @@ def update_and_move(
     gradient: Tensor,
     state: dict[str, Tensor],
     group: dict[str, Any],
-    step: Tensor,
+    a: float | Tensor,
 ) -> None:
-    """`update_moments` and `move`, in one pass over memory where that can be had."""
-    if not _is_fusible(parameter, gradient, state):
-        update_moments(state, gradient, group["betas"])
-        move(parameter, state, group, step)
-        return
+    """The averages of the gradient and of its square, and a step along d.
+
+    w ← (1 − a η · weight_decay) w − a η d, in one pass over memory where that can be had.
+    """
+    step = (state["step_size"] * a).to(state["step_size"].dtype)
     state["step"].add_(1)
+    if not _is_fusible(parameter, gradient, state):
+        _update_moments(state, gradient, group["betas"])
+        _move(parameter, state, group, step)
+        return
     torch._fused_adamw_(
         *([parameter], [gradient], [state["exp_avg"]], [state["exp_avg_sq"]], []),
         [state["step"]],
@@ -59,6 +45,22 @@ def update_and_move(
         amsgrad=False,
         maximize=False,
     )
+
+
+def _update_moments(state: dict[str, Tensor], gradient: Tensor, betas: tuple[float, float]) -> None:
+    gradient = gradient.to(state["exp_avg"].dtype)
+    state["exp_avg"].lerp_(gradient, 1 - betas[0])
+    state["exp_avg_sq"].mul_(betas[1]).addcmul_(gradient, gradient, value=1 - betas[1])
+
+
+def _move(parameter: Tensor, state: dict[str, Tensor], group: dict[str, Any], step: Tensor) -> None:
+    d = direction(state, group)
+    weight = parameter.to(d.dtype)
+    if group["weight_decay"]:
+        weight.mul_(1 - step * group["weight_decay"])
+    weight.addcmul_(d, step, value=-1)
+    if weight is not parameter:
+        parameter.copy_(weight)
 
 
 def _is_fusible(parameter: Tensor, gradient: Tensor, state: dict[str, Tensor]) -> bool:

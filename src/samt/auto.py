@@ -10,7 +10,7 @@ that a step makes and not the noise that it adds.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from samt import checkpoint, options
-from samt.adam_step import move, update_and_move, update_moments
+from samt.adam_step import update_and_move
 from samt.auto_step_sizes import StepSizes, initial_state, scales
 from samt.blocks import without_duplicates
 from samt.errors import (
@@ -28,6 +28,7 @@ from samt.errors import (
     explain_unknown_options,
 )
 from samt.history import summary
+from samt.memory import keep_freed_memory
 from samt.parameters import refuse_sparse, refuse_unreal
 from samt.passes import Passes
 from samt.precision import own_precision
@@ -139,6 +140,7 @@ class AutoSAMT(SAMT, preset="auto"):
         self._ranks = Ranks(process_group)
         self._known: list[StepSizes] | None = None
         super().__init__(params, defaults)
+        keep_freed_memory()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -264,15 +266,15 @@ class AutoSAMT(SAMT, preset="auto"):
         if at_average:
             for parameter in parameters:
                 parameter.copy_(self.state[parameter]["weights"])
-        if at_average or self.param_groups[0]["calls"] == 0:
-            self._move_and_learn(at_average)
-        else:
-            self._move()
+        self._move()
+        for group in self.param_groups:
+            self._record(group, loss)
+        if at_average:
+            self._learn()
         for group in self.param_groups:
             group["calls"] += 1
             # Of two that anneal, the scheduler is the one that was asked for.
             group["decayed"] += float(group["lr"]) == group["initial_step_size"]
-            self._record(group, loss)
         self._average()
 
     def _evaluate(self, closure: Callable[[], Any], parameters: list[Tensor]) -> Any:
@@ -307,38 +309,25 @@ class AutoSAMT(SAMT, preset="auto"):
                 "weights are those of before it: look for bad values in the batch"
             )
 
-    def _steps(self) -> Iterator[tuple[Tensor, dict[str, Tensor], dict[str, Any], Tensor]]:
-        """Parameter, state, block and a · η wherever there is a gradient."""
+    def _move(self) -> None:
+        """A step of every tensor that has a gradient."""
         for group in self.param_groups:
             a = self._anneal(group)
             for parameter in group["params"]:
-                if parameter.grad is not None:
-                    state = local_state(self.state[parameter])
-                    step = (a * state["step_size"]).to(state["step_size"].dtype)
-                    yield parameter, state, group, step
-
-    def _move(self) -> None:
-        for parameter, state, group, step in self._steps():
-            gradient = local_gradient(parameter)
-            assert gradient is not None
-            update_and_move(local(parameter), gradient, state, group, step)
-
-    def _move_and_learn(self, at_average: bool) -> None:
-        for group in self.param_groups:
-            for parameter in group["params"]:
                 gradient = local_gradient(parameter)
                 if gradient is not None:
-                    update_moments(local_state(self.state[parameter]), gradient, group["betas"])
+                    state = local_state(self.state[parameter])
+                    update_and_move(local(parameter), gradient, state, group, a)
+
+    def _learn(self) -> None:
+        """The next step sizes, by what the gradients at the average say of these."""
         kinds = self._step_sizes()
-        if at_average and kinds:
+        if kinds:
             first, *others = [sizes.look() for sizes in kinds]
             whole = sum((other.to(first) for other in others), start=first)
             for sizes in kinds:
                 sizes.learn(whole)
-        for sizes in kinds:
-            sizes.renew_step_sizes()
-        for parameter, state, group, step in self._steps():
-            move(local(parameter), state, group, step)
+                sizes.renew_step_sizes()
 
     def _average(self) -> None:
         """Move the averages; and where the next gradient is due at the average, go there."""
@@ -375,7 +364,7 @@ class AutoSAMT(SAMT, preset="auto"):
     def _record(self, group: dict[str, Any], loss: Any) -> None:
         if self.history is not None and group["params"]:
             sizes = [self.state[p]["step_size"] for p in group["params"]]
-            self.history.record(group["calls"] - 1, group, loss, partial(summary, sizes))
+            self.history.record(group["calls"], group, loss, partial(summary, sizes))
 
 
 def _check(group: dict[str, Any]) -> None:

@@ -30,7 +30,7 @@ class AutoReference(Reference):
         self.updates = dict.fromkeys(self.weights, 0)
         self.features = {n: w.new_zeros(5) for n, w in self.weights.items()}
         self.slope: Tensors = {n: w.new_zeros(()) for n, w in self.weights.items()}
-        self.step_size: Tensors = {n: w.new_zeros(()) for n, w in self.weights.items()}
+        self.step_size: Tensors = {}
         self.scale: dict[str, float] = {}
         self.eta: dict[str, EtaModelReference] = {}
         for group, names in zip(self.groups, self.names, strict=True):
@@ -39,6 +39,7 @@ class AutoReference(Reference):
                 form = {**group, "step_size": "scalar", "head": "offset"}
                 self.eta[name] = EtaModelReference(self.weights[name], form, len(self.eta))
                 self._make_constant(self.eta[name])
+                self.step_size[name] = self.scale[name] * self._eta(name, group).detach()
 
     @staticmethod
     def _make_constant(eta: EtaModelReference) -> None:
@@ -89,22 +90,20 @@ class AutoReference(Reference):
                 self.updates[name] += 1
                 self.m[name] = beta1 * self.m[name] + (1 - beta1) * grad
                 self.v[name] = beta2 * self.v[name] + (1 - beta2) * grad * grad
+                step = a * self.step_size[name]
+                decayed = (1 - step * group["weight_decay"]) * self.weights[name]
+                self.weights[name] = decayed - step * self._direction(name, group)
         if at_average:
             self._learn(group, names, g, a)
-        if at_average or self.calls == 0:
             for name in names:
                 d = self._direction(name, group)
                 norm = d.square().sum().sqrt() / math.sqrt(d.numel())
                 variance = (d - d.mean()).square().mean()
                 self.features[name] = torch.stack((d.mean(), variance, d.max(), d.min(), norm))
                 self.step_size[name] = self.scale[name] * self._eta(name, group).detach()
-        for name, grad in g.items():
-            if grad is not None:
-                step = a * self.step_size[name]
-                decayed = (1 - step * group["weight_decay"]) * self.weights[name]
-                self.weights[name] = decayed - step * self._direction(name, group)
-            if self.calls % 5 == 4:
-                fast, slow = 1 - 0.95**5, 1 - 0.99**5
+        if self.calls % 5 == 4:
+            fast, slow = 1 - 0.95**5, 1 - 0.99**5
+            for name in names:
                 self.average[name] = self.average[name].lerp(self.weights[name], fast)
                 self.slow_average[name] = self.slow_average[name].lerp(self.weights[name], slow)
 

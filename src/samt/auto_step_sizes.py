@@ -117,17 +117,16 @@ class StepSizes:
         Returns:
             The squares of their norms, of these tensors alone, in each block: shape (2, blocks).
         """
-        moved = [state["average"] - state["slow_average"] for state in self._states]
-        found = map(local_gradient, self._parameters)
-        h = [
-            torch.zeros_like(away) if gradient is None else gradient.to(away.dtype)
-            for gradient, away in zip(found, moved, strict=True)
-        ]
-        pairs = zip(h, moved, strict=True)
-        dots = torch.stack([torch.dot(x.flatten(), y.flatten()) for x, y in pairs])
-        found_here = torch.stack([dots, _squares(h), _squares(moved)])
-        self._dots, *squares = self._shards.sum(found_here)
-        empty = dots.new_zeros(self._blocks)
+        found = []
+        for parameter, state in zip(self._parameters, self._states, strict=True):
+            h, moved = local_gradient(parameter), state["average"] - state["slow_average"]
+            h = moved.new_zeros(()).expand_as(moved) if h is None else h.to(moved.dtype)
+            dot = torch.dot(h.reshape(-1), moved.reshape(-1))
+            found += [dot, torch.linalg.vector_norm(h), torch.linalg.vector_norm(moved)]
+        here = torch.stack(found).view(-1, 3).T.contiguous()
+        here[1:].square_()
+        self._dots, *squares = self._shards.sum(here)
+        empty = here.new_zeros(self._blocks)
         return torch.stack([empty.index_add(0, self._block, square) for square in squares])
 
     def learn(self, squares: Tensor) -> None:
@@ -159,7 +158,7 @@ class StepSizes:
         self._eta.descend(trace, [grads], 1.0)
 
     def renew_step_sizes(self) -> None:
-        """Equation (10), from the statistics of the directions."""
+        """Equation (10), from the statistics of the directions; for the next steps."""
         directions = list(map(direction, self._states, self._groups))
         if self._shards:
             features = self._shards.statistics(directions, self._counts)
@@ -178,7 +177,3 @@ def _start(initial: Tensor) -> Tensor:
     alpha, eta_tilde = (torch.full_like(initial, x) for x in (_ALPHA, _ETA_TILDE))
     return combine(alpha, eta_tilde, initial, 1.0)
 
-
-def _squares(tensors: list[Tensor]) -> Tensor:
-    """The square of the norm of each."""
-    return torch.stack([torch.linalg.vector_norm(tensor) for tensor in tensors]).square()

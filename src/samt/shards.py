@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 def is_sharded(tensor: Tensor) -> TypeGuard[DTensor]:
     """Whether it is a DTensor, which fully_shard makes of every parameter."""
+    if type(tensor) in (Tensor, nn.Parameter):  # asked of every tensor in every step
+        return False
     # To import this takes as long as torch does. Who has a DTensor has imported it.
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and isinstance(tensor, module.DTensor)
