@@ -22,14 +22,13 @@ def update_and_move(
     gradient: Tensor,
     state: dict[str, Tensor],
     group: dict[str, Any],
-    a: float | Tensor,
+    step: Tensor,
 ) -> None:
     """The averages of the gradient and of its square, and a step along d.
 
-    w ← (1 − a η · weight_decay) w − a η d, in one pass over memory where that can be had.
+    w ← (1 − step · weight_decay) w − step · d, in one pass over memory where that can be had.
+    `state["step"]` counts this step already.
     """
-    step = (state["step_size"] * a).to(state["step_size"].dtype)
-    state["step"].add_(1)
     if not _is_fusible(parameter, gradient, state):
         _update_moments(state, gradient, group["betas"])
         _move(parameter, state, group, step)

@@ -19,7 +19,6 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from samt import checkpoint, options
-from samt.adam_step import update_and_move
 from samt.auto_step_sizes import StepSizes, initial_state, scales
 from samt.blocks import without_duplicates
 from samt.errors import (
@@ -34,7 +33,7 @@ from samt.passes import Passes
 from samt.precision import own_precision
 from samt.presets import SAMT
 from samt.ranks import Ranks
-from samt.shards import Shards, local, local_gradient, local_state
+from samt.shards import Shards, local, local_state
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -266,11 +265,13 @@ class AutoSAMT(SAMT, preset="auto"):
         if at_average:
             for parameter in parameters:
                 parameter.copy_(self.state[parameter]["weights"])
-        self._move()
+        kinds = self._step_sizes()
+        for sizes in kinds:
+            sizes.move()
         for group in self.param_groups:
             self._record(group, loss)
         if at_average:
-            self._learn()
+            self._learn(kinds)
         for group in self.param_groups:
             group["calls"] += 1
             # Of two that anneal, the scheduler is the one that was asked for.
@@ -309,19 +310,8 @@ class AutoSAMT(SAMT, preset="auto"):
                 "weights are those of before it: look for bad values in the batch"
             )
 
-    def _move(self) -> None:
-        """A step of every tensor that has a gradient."""
-        for group in self.param_groups:
-            a = self._anneal(group)
-            for parameter in group["params"]:
-                gradient = local_gradient(parameter)
-                if gradient is not None:
-                    state = local_state(self.state[parameter])
-                    update_and_move(local(parameter), gradient, state, group, a)
-
-    def _learn(self) -> None:
+    def _learn(self, kinds: list[StepSizes]) -> None:
         """The next step sizes, by what the gradients at the average say of these."""
-        kinds = self._step_sizes()
         if kinds:
             first, *others = [sizes.look() for sizes in kinds]
             whole = sum((other.to(first) for other in others), start=first)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from samt.adam_step import direction
+from samt.adam_step import direction, update_and_move
 from samt.eta_model import GAIN, EtaModels, gradient_statistics, initial_eta_model
 from samt.parameters import state_dtype
 from samt.shards import Shards, local, local_gradient, local_state
@@ -94,6 +94,8 @@ class StepSizes:
         whole = [state[parameter] for parameter in self._parameters]
         first = groups[0]
         self._eta = EtaModels(whole, first["eta_hidden"], first["projection"])
+        self._sizes, self._done = _together(whole, "step_size"), _together(whole, "step")
+        self._features, self._slopes = _together(whole, "features"), _together(whole, "slope")
         self._states = [local_state(own) for own in whole]
         self._shards = Shards(self._parameters[0])
         self._groups = [groups[block] for block, _ in members]
@@ -110,6 +112,26 @@ class StepSizes:
         self._counts = like.new_tensor([max(p.numel(), 1) for p in self._parameters])
         self._initial = like.new_tensor([group["initial_step_size"] for group in self._groups])
         self._start = _start(self._initial)
+
+    def move(self) -> None:
+        """A step of every tensor that has a gradient."""
+        gradients = [local_gradient(parameter) for parameter in self._parameters]
+        present = [gradient is not None for gradient in gradients]
+        self._done += 1 if all(present) else self._done.new_tensor(present)
+        steps = (self._sizes * self._annealing()).unbind()
+        everything = zip(self._parameters, gradients, self._states, self._groups, steps, strict=True)
+        for parameter, gradient, state, group, step in everything:
+            if gradient is not None:
+                update_and_move(local(parameter), gradient, state, group, step)
+
+    def _annealing(self) -> float | Tensor:
+        """a of every tensor, or of all of them."""
+        blocks = {id(group): self._anneal(group) for group in self._groups}
+        first, *others = blocks.values()
+        if isinstance(first, float) and all(isinstance(a, float) and a == first for a in others):
+            return first
+        each = {key: torch.as_tensor(a).to(self._sizes) for key, a in blocks.items()}
+        return torch.stack([each[id(group)] for group in self._groups])
 
     def look(self) -> Tensor:
         """Take h, the gradient at the average, and the way w̄ − ŵ of the averages.
@@ -138,17 +160,15 @@ class StepSizes:
         lengths = squares.to(self._dots).sqrt()[:, self._block]
         size = lengths[0] * lengths[1]
         slopes = self._dots / size.clamp_min(torch.finfo(size.dtype).tiny)
-        past = torch.stack([state["slope"] for state in self._states])
-        for state, slope in zip(self._states, past.lerp(slopes, 1 - _MEMORY), strict=True):
-            state["slope"].copy_(slope)
+        past = self._slopes.clone()
+        self._slopes.lerp_(slopes, 1 - _MEMORY)
         # Only where the last ones said that the step is too small: one that is too large is
         # annealed anyway. By the past alone: slopes of mere noise must cancel out.
         slopes *= past <= 0
         # The rates are those of the blocks: everything in the step is linear in the slopes.
         rates = [float(self._anneal(group)) * group["meta_lr"] for group in self._groups]
         slopes *= slopes.new_tensor(rates)
-        features = torch.stack([state["features"] for state in self._states])
-        trace = self._eta.forward(features)
+        trace = self._eta.forward(self._features)
         alpha, eta_tilde = trace.projected[0]
         eta = combine(alpha, eta_tilde, self._initial, 1.0)
         # And the less, the further it has come down, as it would by chance in a long training.
@@ -167,9 +187,8 @@ class StepSizes:
         features[:, 4] /= self._counts.sqrt()
         alpha, eta_tilde = self._eta.forward(features).projected[0]
         sizes = combine(alpha, eta_tilde, self._initial, 1.0) * self._scales
-        for state, own, size in zip(self._states, features, sizes, strict=True):
-            state["features"].copy_(own)
-            state["step_size"].copy_(size)
+        self._sizes.copy_(sizes)
+        self._features.copy_(features)
 
 
 def _start(initial: Tensor) -> Tensor:
@@ -177,3 +196,10 @@ def _start(initial: Tensor) -> Tensor:
     alpha, eta_tilde = (torch.full_like(initial, x) for x in (_ALPHA, _ETA_TILDE))
     return combine(alpha, eta_tilde, initial, 1.0)
 
+
+def _together(states: list[dict[str, Tensor]], key: str) -> Tensor:
+    """What all states have in one shape, in one tensor; they then hold views of it."""
+    whole = torch.stack([state[key] for state in states])
+    for state, own in zip(states, whole.unbind(), strict=True):
+        state[key] = own
+    return whole
