@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from samt import checkpoint, options
-from samt.auto_step_sizes import StepSizes, initial_state, scales
+from samt.auto_step_sizes import StepSizes, initial_state
 from samt.blocks import without_duplicates
 from samt.errors import (
     NonFiniteLossError,
@@ -53,11 +53,12 @@ class AutoSAMT(SAMT, preset="auto"):
     model from the five statistics of d,
 
         (α, η̃) = proj(φ([mean, variance, max, min, norm / √n](d)))
-        η = s · (α η⁰ + (1 − α) η̃),   s = 1/√fan-in
+        η = s · (α η⁰ + (1 − α) η̃),   s = 1/√(L · fan-in)
         w ← w − a · η · d
 
-    with a the schedule. η̃ = 1 would move a weight by its own size in every step. φ starts with
-    α = 0.02 and η̃ = 0.07, so that η⁰ is no more than a hint.
+    with a the schedule and L the number of matrices: η̃ = 1 would move the output by as much as
+    it is in every step, were the layers independent. φ starts with α = 0.02 and η̃ = 0.12, so that
+    η⁰ is no more than a hint.
 
     Every `meta_every`-th gradient h is taken at w̄, an exponential average of the weights: the
     parameters hold w̄ after the step before, and w again after it. With ŵ a slower average,
@@ -114,8 +115,8 @@ class AutoSAMT(SAMT, preset="auto"):
         betas: tuple[float, float] = (0.9, 0.99),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
-        meta_every: int = 10,
-        meta_lr: float = 0.25,
+        meta_every: int = 20,
+        meta_lr: float = 0.5,
         eta_hidden: int = 64,
         projection: str = "tanh",
         process_group: ProcessGroup | None = None,
@@ -139,6 +140,7 @@ class AutoSAMT(SAMT, preset="auto"):
         self._ranks = Ranks(process_group)
         self._known: list[StepSizes] | None = None
         super().__init__(params, defaults)
+        self._step_sizes()
         keep_freed_memory()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -169,9 +171,8 @@ class AutoSAMT(SAMT, preset="auto"):
             group.setdefault("calls", first.get("calls", 0))
             group.setdefault("decayed", group["calls"])
             index = sum(len(g["params"]) for g in self.param_groups[:-1])
-            sizes = zip(group["params"], scales(group["params"]), strict=True)
-            for offset, (parameter, scale) in enumerate(sizes):
-                self.state[parameter] |= initial_state(group, parameter, scale, index + offset)
+            for offset, parameter in enumerate(group["params"]):
+                self.state[parameter] |= initial_state(group, parameter, index + offset)
         except Exception:
             for parameter in self.param_groups.pop()["params"]:
                 self.state.pop(parameter, None)

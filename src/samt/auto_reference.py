@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from samt.auto_step_sizes import scales
 from samt.reference import Batch, EtaModelReference, Reference, Tensors
 
 
@@ -32,10 +31,15 @@ class AutoReference(Reference):
         self.slope: Tensors = {n: w.new_zeros(()) for n, w in self.weights.items()}
         self.step_size: Tensors = {}
         self.scale: dict[str, float] = {}
+        matrices = sum(p.ndim > 1 for group in groups for p in group["params"])
         self.eta: dict[str, EtaModelReference] = {}
         for group, names in zip(self.groups, self.names, strict=True):
-            self.scale |= dict(zip(names, scales(group["params"]), strict=True))
+            fan_in = 100.0  # of a vector that no matrix stands before
             for name in names:
+                w = self.weights[name]
+                if w.ndim > 1 and w.numel():
+                    fan_in = w[0].numel()
+                self.scale[name] = (max(matrices, 1) * fan_in) ** -0.5
                 form = {**group, "step_size": "scalar", "head": "offset"}
                 self.eta[name] = EtaModelReference(self.weights[name], form, len(self.eta))
                 self._make_constant(self.eta[name])
@@ -43,11 +47,11 @@ class AutoReference(Reference):
 
     @staticmethod
     def _make_constant(eta: EtaModelReference) -> None:
-        """φ starts with α = 0.02 and η̃ = 0.07, whatever the features are."""
+        """φ starts with α = 0.02 and η̃ = 0.12, whatever the features are."""
         gain = 2.0 if eta.projection == "tanh" else 1.0
         with torch.no_grad():
             eta.layer3.weight.zero_()
-            for entry, start in enumerate((0.02, 0.07)):
+            for entry, start in enumerate((0.02, 0.12)):
                 eta.layer3.bias[entry] = math.log(start / (1 - start)) / gain
 
     @property
@@ -144,7 +148,7 @@ class AutoReference(Reference):
             if past > 0:
                 continue
             ratio = self._eta(name, group).detach() / (
-                0.02 * group["initial_step_size"] + 0.98 * 0.07
+                0.02 * group["initial_step_size"] + 0.98 * 0.12
             )
             slope = slope * min(1.0, float(ratio)) ** 4
             objective = slope * self._eta(name, group).log()

@@ -16,40 +16,42 @@ from samt.shards import Shards, local, local_gradient, local_state
 from samt.step_size import combine, combine_backward
 
 _SCALE = 0.1  # of tensors that stand before any matrix in their block, such as norm layers
-_ALPHA, _ETA_TILDE = 0.02, 0.07  # of every tensor, at first
+_ALPHA, _ETA_TILDE = 0.02, 0.12  # of every tensor, at first
 _MEMORY = 0.9  # decay of the average of slopes
 _DAMPING = 4  # power of a step size below its start
 
 
-def scales(parameters: list[Tensor]) -> list[float]:
-    """The size that the weights of each tensor have before training: 1/√fan-in.
+def scales(groups: list[dict[str, Any]]) -> dict[Tensor, float]:
+    """s of every tensor, 1/√(L · fan-in): the size that its weights have before training, over √L.
 
-    A vector belongs to the matrix before it.
+    L is the number of matrices in all blocks: what all of them move the output by adds up. A
+    vector belongs to the matrix before it.
 
     Args:
-        parameters: of one block.
+        groups: all blocks.
 
     Examples:
-        >>> scales([torch.zeros(8, 4), torch.zeros(8), torch.zeros(2, 4, 2, 2)])
-        [0.5, 0.5, 0.25]
+        >>> tensors = [torch.zeros(8, 4), torch.zeros(8), torch.zeros(2, 8)]
+        >>> [round(s, 3) for s in scales([{"params": tensors}]).values()]
+        [0.354, 0.354, 0.25]
     """
-    found, last = [], _SCALE
-    for parameter in parameters:
-        if parameter.ndim > 1 and parameter.numel():
-            last = math.sqrt(parameter.shape[0] / parameter.numel())
-        found.append(last)
+    matrices = sum(p.ndim > 1 for group in groups for p in group["params"])
+    found = {}
+    for group in groups:
+        last = _SCALE
+        for parameter in group["params"]:
+            if parameter.ndim > 1 and parameter.numel():
+                last = math.sqrt(parameter.shape[0] / parameter.numel())
+            found[parameter] = last / math.sqrt(max(matrices, 1))
     return found
 
 
-def initial_state(
-    group: dict[str, Any], parameter: Tensor, scale: float, index: int
-) -> dict[str, Tensor]:
+def initial_state(group: dict[str, Any], parameter: Tensor, index: int) -> dict[str, Tensor]:
     """What the optimizer keeps of one tensor.
 
     Args:
         group: its block, with all options.
         parameter: the tensor.
-        scale: s, see `scales`.
         index: its position among all parameters; seeds its eta model.
     """
     weights = parameter.detach().to(state_dtype(parameter), copy=True)
@@ -68,7 +70,7 @@ def initial_state(
         "weights": weights,
         "features": like.new_zeros(5),
         "slope": like.clone(),
-        "step_size": scale * _start(like + group["initial_step_size"]),
+        "step_size": like.clone(),  # of all tensors together, when all are known
         **eta_model,
     }
 
@@ -103,15 +105,13 @@ class StepSizes:
         like = self._states[0]["average"]
         self._block = torch.tensor([block for block, _ in members], device=like.device)
         self._blocks = len(groups)
-        sizes = {
-            parameter: scale
-            for group in groups
-            for parameter, scale in zip(group["params"], scales(group["params"]), strict=True)
-        }
-        self._scales = like.new_tensor([sizes[parameter] for parameter in self._parameters])
+        of = scales(groups)
+        self._scales = like.new_tensor([of[parameter] for parameter in self._parameters])
         self._counts = like.new_tensor([max(p.numel(), 1) for p in self._parameters])
         self._initial = like.new_tensor([group["initial_step_size"] for group in self._groups])
-        self._start = _start(self._initial)
+        alpha, eta_tilde = (torch.full_like(self._initial, x) for x in (_ALPHA, _ETA_TILDE))
+        self._start = combine(alpha, eta_tilde, self._initial, 1.0)
+        self._set_step_sizes()
 
     def move(self) -> None:
         """A step of every tensor that has a gradient."""
@@ -119,8 +119,8 @@ class StepSizes:
         present = [gradient is not None for gradient in gradients]
         self._done += 1 if all(present) else self._done.new_tensor(present)
         steps = (self._sizes * self._annealing()).unbind()
-        everything = zip(self._parameters, gradients, self._states, self._groups, steps, strict=True)
-        for parameter, gradient, state, group, step in everything:
+        tensors = zip(self._parameters, gradients, self._states, self._groups, steps, strict=True)
+        for parameter, gradient, state, group, step in tensors:
             if gradient is not None:
                 update_and_move(local(parameter), gradient, state, group, step)
 
@@ -185,16 +185,12 @@ class StepSizes:
         else:
             features = gradient_statistics(directions)
         features[:, 4] /= self._counts.sqrt()
-        alpha, eta_tilde = self._eta.forward(features).projected[0]
-        sizes = combine(alpha, eta_tilde, self._initial, 1.0) * self._scales
-        self._sizes.copy_(sizes)
         self._features.copy_(features)
+        self._set_step_sizes()
 
-
-def _start(initial: Tensor) -> Tensor:
-    """Equation (10) before anything is learned, without the scale."""
-    alpha, eta_tilde = (torch.full_like(initial, x) for x in (_ALPHA, _ETA_TILDE))
-    return combine(alpha, eta_tilde, initial, 1.0)
+    def _set_step_sizes(self) -> None:
+        alpha, eta_tilde = self._eta.forward(self._features).projected[0]
+        torch.mul(combine(alpha, eta_tilde, self._initial, 1.0), self._scales, out=self._sizes)
 
 
 def _together(states: list[dict[str, Tensor]], key: str) -> Tensor:
