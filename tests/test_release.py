@@ -8,13 +8,11 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from packaging.requirements import Requirement
 
 import samt
 
@@ -63,25 +61,24 @@ def test_the_sdist_has_what_the_tests_need(dist: Path) -> None:
     assert "examples/plain_loop.py" in names
 
 
-def needed_by(name: str, found: set[str]) -> set[str]:
-    """The distributions of this environment that one needs, itself included."""
-    if name not in found:
-        found.add(name)
-        for line in metadata.requires(name) or []:
-            requirement = Requirement(line)
-            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-                needed_by(requirement.name, found)
-    return found
-
-
-def link_torch_alone(folder: Path) -> None:
-    for name in needed_by("torch", set()):
-        distribution = metadata.distribution(name)
-        for top in {file.parts[0] for file in distribution.files or []} - {"..", "__pycache__"}:
-            if not (folder / top).exists():
-                (folder / top).symlink_to(Path(str(distribution.locate_file(top))).resolve())
-
-
+# Of this Python, and of those that SAMT_PYTHONS names: environments that have torch.
+PYTHONS = [sys.executable, *filter(None, os.environ.get("SAMT_PYTHONS", "").split(os.pathsep))]
+LINK_TORCH_ALONE = """
+import sys
+from importlib import metadata
+from pathlib import Path
+from pip._vendor.packaging.requirements import Requirement
+folder, needed = Path(sys.argv[1]), ["torch"]
+for name in needed:
+    distribution = metadata.distribution(name)
+    for requirement in map(Requirement, distribution.requires or []):
+        wanted = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+        if wanted and requirement.name not in needed:
+            needed.append(requirement.name)
+    for top in {file.parts[0] for file in distribution.files or []} - {"..", "__pycache__"}:
+        if not (folder / top).exists():
+            (folder / top).symlink_to(Path(str(distribution.locate_file(top))).resolve())
+"""
 PROGRAM = """
 import importlib.util, sys, warnings
 warnings.simplefilter("ignore")  # torch misses numpy
@@ -102,18 +99,19 @@ print(samt.__file__)
 """
 
 
+@pytest.mark.parametrize("python", PYTHONS)
 def test_the_quick_start_runs_from_the_wheel_beside_torch_alone(
-    wheel: Path, tmp_path: Path
+    python: str, wheel: Path, tmp_path: Path
 ) -> None:
     installed, torch_alone = tmp_path / "installed", tmp_path / "torch"
     torch_alone.mkdir()
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
+    pip = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
     subprocess.run([*pip, "--target", installed, wheel], check=True, capture_output=True)
-    link_torch_alone(torch_alone)
+    subprocess.run([python, "-c", LINK_TORCH_ALONE, torch_alone], check=True)
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.S | re.M)
     assert len(blocks) == 2
     run = subprocess.run(
-        [sys.executable, "-S", "-c", PROGRAM.format(blocks=blocks)],
+        [python, "-S", "-c", PROGRAM.format(blocks=blocks)],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": f"{installed}{os.pathsep}{torch_alone}"},
         capture_output=True,
@@ -145,3 +143,11 @@ def test_a_release_is_built_and_checked_before_it_is_published() -> None:
     assert publish["permissions"] == {"id-token": "write"}
     line = f'__version__ = "{samt.__version__}"'
     assert line in (ROOT / "src/samt/__init__.py").read_text().splitlines()  # what `grep -x` finds
+
+
+def test_the_oldest_versions_that_are_declared_are_tested() -> None:
+    project = (ROOT / "pyproject.toml").read_text().splitlines()
+    matrix = read(".github/workflows/test.yml")["jobs"]["core"]["strategy"]["matrix"]["include"]
+    torch = matrix[0]["torch"].replace("==", ">=").removesuffix(".0")
+    assert f'requires-python = ">={matrix[0]["python"]}"' in project
+    assert f'dependencies = ["{torch}"]' in project
