@@ -128,7 +128,7 @@ def test_without_learning_it_is_adam_with_a_step_for_each_tensor() -> None:
     base = [group["lr"] for group in adam.param_groups]
     for step in range(150):
         for group, lr in zip(adam.param_groups, base, strict=True):
-            group["lr"] = lr * min(1.0, (step + 1) / 100) / math.sqrt(1 + step / 200)
+            group["lr"] = lr * min(1.0, (step + 1) / 20) / math.sqrt(1 + step / 200)
         data = batch("mlp", step)
         train(model, optimizer, data)
         train(other, adam, data)
@@ -288,7 +288,7 @@ def test_a_scheduler_stops_the_decay_where_it_is() -> None:
         scheduler.step()
     decay = [(1 + min(step, 150) / 200) ** -0.5 for step in range(200)]
     expected = [
-        min(1.0, (step + 1) / 100) * decay[step] * (0.5 if step >= 150 else 1.0)
+        min(1.0, (step + 1) / 20) * decay[step] * (0.5 if step >= 150 else 1.0)
         for step in range(200)
     ]
     assert taken == pytest.approx(expected, rel=1e-6)
@@ -305,7 +305,7 @@ def test_schedulers_that_write_to_initial_lr() -> None:
         train(model, optimizer, batch("mlp", step))
         scheduler.step() if step < 99 else None
     assert max(sizes) < 1
-    assert sizes[0] == pytest.approx(1 / 25 / 100)
+    assert sizes[0] == pytest.approx(1 / 25 / 20)
 
 
 def test_parameters_without_a_gradient_are_left_alone() -> None:

@@ -38,7 +38,7 @@ from samt.shards import Shards, local, local_state
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-_WARMUP_SHARE, _WARMUP_STEPS = 0.02, 100
+_WARMUP_SHARE, _MOST_WARMUP, _WARMUP_STEPS = 0.02, 100, 20
 _QUIET_SHARE, _QUIET_STEPS = 0.25, 500
 _DECAY_STEPS = 200
 # The averages see every fifth step, so that they cost little; in steps they are 20 and 100 long.
@@ -207,7 +207,7 @@ class AutoSAMT(SAMT, preset="auto"):
     def _anneal(self, group: dict[str, Any]) -> float | Tensor:
         """a: warm-up, the way to zero or the decay, and what a scheduler made of `lr`."""
         done, total = group["calls"], group["total_steps"]
-        warmup = _WARMUP_STEPS if total is None else min(_WARMUP_STEPS, _WARMUP_SHARE * total)
+        warmup = _WARMUP_STEPS if total is None else min(_MOST_WARMUP, _WARMUP_SHARE * total)
         factor = min(1.0, (done + 1) / max(1.0, warmup))
         if total is None:
             factor /= math.sqrt(1 + group["decayed"] / _DECAY_STEPS)

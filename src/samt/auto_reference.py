@@ -113,7 +113,7 @@ class AutoReference(Reference):
 
     def _anneal(self, group: dict[str, Any]) -> float:
         total = group["total_steps"]
-        warmup = 100 if total is None else min(100, 0.02 * total)
+        warmup = 20 if total is None else min(100, 0.02 * total)
         a = min(1.0, (self.calls + 1) / max(1.0, warmup))
         if total is None:
             a *= (1 + group["decayed"] / 200) ** -0.5
