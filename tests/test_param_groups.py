@@ -252,9 +252,10 @@ def test_every_scheduler_of_torch_drives_lr(name: str, as_tensor: bool) -> None:
         data = batch("mlp", step)
         optimizer.step(samt.closure(model, LOSS, *data))
         by_hand.step(samt.closure(twin, LOSS, *data))
+        if step == 0:  # later the schedulers of older torch may have replaced it
+            assert isinstance(optimizer.param_groups[0]["lr"], Tensor) == as_tensor
         scheduler.step(*([1.0] if name == "ReduceLROnPlateau" else []))
     assert len(seen) > 1
-    assert isinstance(optimizer.param_groups[0]["lr"], Tensor) == as_tensor
     for one, other in zip(model.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
 
