@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from samt.auto_step_sizes import scales
-from samt.reference import Batch, EtaModelReference, Reference, Tensors
+from samt.reference import Batch, EtaModelReference, Reference, Tensors, statistics
 
 
 class AutoReference(Reference):
@@ -34,12 +34,15 @@ class AutoReference(Reference):
         self.scale: dict[str, float] = {}
         self.eta: dict[str, EtaModelReference] = {}
         for group, names in zip(self.groups, self.names, strict=True):
-            self.scale |= dict(zip(names, scales(group["params"]), strict=True))
-            for name in names:
-                form = {**group, "step_size": "scalar", "head": "offset"}
-                self.eta[name] = EtaModelReference(self.weights[name], form, len(self.eta))
-                self._make_constant(self.eta[name])
-                self.step_size[name] = self.scale[name] * self._eta(name, group).detach()
+            self._start(group, names)
+
+    def _start(self, group: dict[str, Any], names: list[str]) -> None:
+        self.scale |= dict(zip(names, scales(group["params"]), strict=True))
+        form = {**group, "step_size": "scalar", "head": "offset"}
+        for name in names:
+            self.eta[name] = EtaModelReference(self.weights[name], form, len(self.eta))
+            self._make_constant(self.eta[name])
+            self.step_size[name] = self.scale[name] * self._eta(name, group).detach()
 
     @staticmethod
     def _make_constant(eta: EtaModelReference) -> None:
@@ -72,7 +75,10 @@ class AutoReference(Reference):
         loss = self.loss_fn(functional_call(self.model, {**leaves, **buffers}, batch[0]), batch[1])
         self.buffers = buffers
         found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
-        g = dict(zip(leaves, found, strict=True))
+        g = {
+            name: grad if self._is_trainable(name) else None
+            for name, grad in zip(leaves, found, strict=True)
+        }
         for group, names in zip(self.groups, self.names, strict=True):
             self._update(group, names, {name: g[name] for name in names}, at_average)
             if float(group["lr"]) == group["initial_step_size"]:
@@ -97,9 +103,8 @@ class AutoReference(Reference):
             self._learn(group, names, g, a)
             for name in names:
                 d = self._direction(name, group)
-                norm = d.square().sum().sqrt() / math.sqrt(d.numel())
-                variance = (d - d.mean()).square().mean()
-                self.features[name] = torch.stack((d.mean(), variance, d.max(), d.min(), norm))
+                self.features[name] = statistics(d)
+                self.features[name][4] /= math.sqrt(max(d.numel(), 1))
                 self.step_size[name] = self.scale[name] * self._eta(name, group).detach()
         if self.calls % 5 == 4:
             fast, slow = 1 - 0.95**5, 1 - 0.99**5
@@ -134,6 +139,8 @@ class AutoReference(Reference):
     def _learn(
         self, group: dict[str, Any], names: list[str], h: dict[str, Tensor | None], a: float
     ) -> None:
+        if not names:
+            return
         present = {n: torch.zeros_like(self.m[n]) if x is None else x for n, x in h.items()}
         moved = {n: self.average[n] - self.slow_average[n] for n in names}
         size = _norm(present) * _norm(moved)

@@ -162,12 +162,15 @@ class PaperSAMT(SAMT, preset="paper"):
         self._compiled = CompiledSweeps()
         self._finite = FiniteNumbers(_CURE)
         self.history = None
+        self._is_built = False
         super().__init__(params, defaults)
+        self._is_built = True
         self._bound()
         keep_freed_memory()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        self._is_built = True
         self._subproblems = None  # they point into the old state
         self._replays = {}
         self._compiled = CompiledSweeps()
@@ -187,7 +190,7 @@ class PaperSAMT(SAMT, preset="paper"):
         super().add_param_group(without_duplicates(param_group, self.param_groups))
         try:
             self._complete(self.param_groups[-1])
-            if self._subproblems is not None:
+            if self._is_built:
                 self._subproblems = None
                 self._bound()
         except Exception:
@@ -361,6 +364,7 @@ class PaperSAMT(SAMT, preset="paper"):
                 loss = Sweep(evaluation, closure, meta, check, report).run(blocks)
             else:  # all of them are frozen
                 loss = evaluation.gradients(closure, {}, None).loss
+                check(loss, "the loss", None)
                 self.param_groups[0]["passes"] += evaluation.count
         fine = self._finite.end_step()
         if fine is not None:

@@ -211,7 +211,7 @@ class SubProblem:
             ]
             self._move(g, decays)
         if group["radius"] is not None:
-            self._project_onto_ball()
+            self._project_onto_ball([gradient is not None for gradient in gradients])
 
     @_in_own_precision
     def learn(self, meta_gradients: Gradients, check: Hear) -> None:
@@ -305,22 +305,30 @@ class SubProblem:
             for parameter, state in zip(self.parameters, self.states, strict=True)
         ]
 
-    def _project_onto_ball(self) -> None:
+    def _project_onto_ball(self, moved: Sequence[bool]) -> None:
+        """A tensor without a gradient, such as a frozen one, stays where it is."""
         away = self._from_center()
-        distance = norm_of_all(away)
+        distance = norm_of_all(
+            [x if moves else x.new_zeros(()) for x, moves in zip(away, moved, strict=True)]
+        )
         scale = (self.group["radius"] / distance).clamp(max=1.0)
-        for parameter, state, offset in zip(self.parameters, self.states, away, strict=True):
-            state["ball_scale"].copy_(scale)
+        found = zip(self.parameters, self.states, away, moved, strict=True)
+        for parameter, state, offset, moves in found:
+            state["ball_scale"].copy_(scale if moves else torch.ones_like(scale))
+            if not moves:
+                continue
             projected = state["center"] + scale * offset
             parameter.copy_(torch.where(scale < 1, projected, parameter.to(self.dtype)))
 
     def _through_ball(self, h: list[Tensor]) -> list[Tensor]:
         """Derivative of the projection: s (h − u ⟨u, h⟩) outside the ball, u the unit radius."""
-        away = self._from_center()
-        scale = self.states[0]["ball_scale"]
+        scales = [state["ball_scale"] for state in self.states]
+        # Of those that were projected.
+        away = [torch.where(s < 1, x, 0) for s, x in zip(scales, self._from_center(), strict=True)]
         inner = torch.stack([(a * b).sum() for a, b in zip(away, h, strict=True)]).sum()
-        along = torch.where(scale < 1, inner / norm_of_all(away).square(), 0.0)
-        return [scale * (b - along * a) for a, b in zip(away, h, strict=True)]
+        square = norm_of_all(away).square()
+        along = torch.where(square > 0, inner / square, 0.0)
+        return [s * (b - along * a) for s, a, b in zip(scales, away, h, strict=True)]
 
 
 def _structure(group: dict[str, Any]) -> tuple[Any, ...]:
