@@ -111,6 +111,28 @@ class StepSizes:
         self._initial = like.new_tensor([group["initial_step_size"] for group in self._groups])
         self._start = _start(self._initial)
 
+    @property
+    def are_sharded(self) -> bool:
+        """Whether they are spread over several processes."""
+        return bool(self._shards)
+
+    def gradient_norms(self) -> Tensor:
+        """Of each block, the sum of the norms of its gradients here; shape (blocks,)."""
+        gradients = list(map(local_gradient, self._parameters))
+        there = [gradient for gradient in gradients if gradient is not None]
+        # In the precision of the state: that of a float16 gradient would overflow.
+        norms = iter(torch._foreach_norm(there, dtype=self._start.dtype) if there else ())
+        none = self._start.new_zeros(())
+        found = torch.stack([none if gradient is None else next(norms) for gradient in gradients])
+        return self._of_blocks(self._shards.sum(found))
+
+    def eta_sums(self) -> Tensor:
+        """Of each block, the sum over its eta models; shape (blocks,)."""
+        return self._of_blocks(self._eta.trunk.sum(1))
+
+    def _of_blocks(self, values: Tensor) -> Tensor:
+        return values.new_zeros(self._blocks).index_add(0, self._block, values)
+
     def look(self) -> Tensor:
         """Take h, the gradient at the average, and the way w̄ − ŵ of the averages.
 
@@ -126,20 +148,25 @@ class StepSizes:
         here = torch.stack(found).view(-1, 3).T.contiguous()
         here[1:].square_()
         self._dots, *squares = self._shards.sum(here)
-        empty = here.new_zeros(self._blocks)
-        return torch.stack([empty.index_add(0, self._block, square) for square in squares])
+        return torch.stack(list(map(self._of_blocks, squares)))
 
-    def learn(self, squares: Tensor) -> None:
+    def learn(self, squares: Tensor, fine: Tensor | None) -> None:
         """A gradient step of the eta models on the loss at the average.
 
         Args:
             squares: as returned by `look`, but of all tensors.
+            fine: one bool on a device, at which nobody looks here: whether to learn anything.
         """
         lengths = squares.to(self._dots).sqrt()[:, self._block]
         size = lengths[0] * lengths[1]
-        slopes = self._dots / size.clamp_min(torch.finfo(size.dtype).tiny)
+        # Of tiny gradients the norms underflow before the products do.
+        slopes = torch.where(size > 0, self._dots / size, 0).clamp(-1, 1)
+        # What overflows says nothing.
+        known = slopes.isfinite() if fine is None else slopes.isfinite() & fine.to(slopes.device)
         past = torch.stack([state["slope"] for state in self._states])
-        for state, slope in zip(self._states, past.lerp(slopes, 1 - _MEMORY), strict=True):
+        slopes = torch.where(known, slopes, 0)
+        recent = torch.where(known, past.lerp(slopes, 1 - _MEMORY), past)
+        for state, slope in zip(self._states, recent, strict=True):
             state["slope"].copy_(slope)
         # Only where the last ones said that the step is too small: one that is too large is
         # annealed anyway. By the past alone: slopes of mere noise must cancel out.
@@ -167,13 +194,13 @@ class StepSizes:
         features[:, 4] /= self._counts.sqrt()
         alpha, eta_tilde = self._eta.forward(features).projected[0]
         sizes = combine(alpha, eta_tilde, self._initial, 1.0) * self._scales
-        for state, own, size in zip(self._states, features, sizes, strict=True):
-            state["features"].copy_(own)
-            state["step_size"].copy_(size)
+        known = sizes.isfinite()
+        for state, own, size, is_known in zip(self._states, features, sizes, known, strict=True):
+            for key, value in (("features", own), ("step_size", size)):
+                state[key].copy_(torch.where(is_known, value, state[key]))
 
 
 def _start(initial: Tensor) -> Tensor:
     """Equation (10) before anything is learned, without the scale."""
     alpha, eta_tilde = (torch.full_like(initial, x) for x in (_ALPHA, _ETA_TILDE))
     return combine(alpha, eta_tilde, initial, 1.0)
-
