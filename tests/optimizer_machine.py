@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from torch import Tensor, nn
 
 import samt
@@ -57,7 +57,7 @@ class Striped(Convolutional):
     def __init__(self) -> None:
         super().__init__()
         self.convolution.bias = None
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def _dense(*widths: int) -> nn.Module:
@@ -82,7 +82,7 @@ def loss_fn(outputs: Tensor, targets: Tensor) -> Tensor:
     return nn.functional.cross_entropy(outputs, targets)
 
 
-class InterruptedClosureError(Exception):
+class FaultError(Exception):
     """Raised in a closure."""
 
 
@@ -225,12 +225,12 @@ class OptimizerMachine(RuleBasedStateMachine):
             if calls > call and bad == "nan":  # and from then on: an evaluation may be repeated
                 return torch.nan
             if calls - 1 == call and bad != "nan":
-                raise InterruptedClosureError if bad == "raise" else KeyboardInterrupt
+                raise FaultError if bad == "raise" else KeyboardInterrupt
             return None
 
         twin = copy.deepcopy((self.model, self.optimizer))
         errors = {
-            "raise": InterruptedClosureError,
+            "raise": FaultError,
             "interrupt": KeyboardInterrupt,
             "nan": NonFiniteLossError,
         }
@@ -331,7 +331,7 @@ class OptimizerMachine(RuleBasedStateMachine):
                 "LambdaLR": lambda o: kinds.LambdaLR(o, lambda k: 1 / (k + 1)),
                 "OneCycleLR": lambda o: kinds.OneCycleLR(o, 0.2, 50, cycle_momentum=False),
             }
-            self.scheduler = make[name](self.optimizer)
+            self.scheduler = make[name](self.optimizer)  # type: ignore[no-untyped-call]
             # torch counts on a step before, of this optimizer; to it a loaded one has made none.
             self.optimizer._opt_called = True
         self.scheduler.step()
@@ -364,13 +364,3 @@ def assert_close(actual: Tensor, expected: Tensor, what: str) -> None:
     torch.testing.assert_close(
         actual.detach(), expected, rtol=1e-6, atol=1e-8, msg=lambda text: f"{what}: {text}"
     )
-
-
-__all__ = [
-    "MODELS",
-    "SEARCH",
-    "InterruptedClosureError",
-    "OptimizerMachine",
-    "assert_close",
-    "initialize",
-]

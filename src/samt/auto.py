@@ -320,7 +320,7 @@ class AutoSAMT(SAMT, preset="auto"):
         for group in self.param_groups:
             self._finite.hear(self._anneal(group), "the schedule of lr", group["name"])
         for sizes in self._step_sizes():
-            self._hear(sizes.gradient_norms(), "the norm of the gradient")
+            self._hear(sizes.gradient_squares(), "the squared norm of the gradient")
             if at_average:
                 self._hear(sizes.eta_sums(), "the sum over the eta models")
         return self._finite.end_step()

@@ -116,15 +116,18 @@ class StepSizes:
         """Whether they are spread over several processes."""
         return bool(self._shards)
 
-    def gradient_norms(self) -> Tensor:
-        """Of each block, the sum of the norms of its gradients here; shape (blocks,)."""
+    def gradient_squares(self) -> Tensor:
+        """Of each block, the squared norm of its gradient, finite if the moments will be.
+
+        Of parts of tensors, the sum of the norms takes the place of the norm.
+        """
         gradients = list(map(local_gradient, self._parameters))
         there = [gradient for gradient in gradients if gradient is not None]
         # In the precision of the state: that of a float16 gradient would overflow.
         norms = iter(torch._foreach_norm(there, dtype=self._start.dtype) if there else ())
         none = self._start.new_zeros(())
         found = torch.stack([none if gradient is None else next(norms) for gradient in gradients])
-        return self._of_blocks(self._shards.sum(found))
+        return self._of_blocks(self._shards.sum(found).square())
 
     def eta_sums(self) -> Tensor:
         """Of each block, the sum over its eta models; shape (blocks,)."""
