@@ -377,3 +377,20 @@ def test_sparse_and_complex_are_refused() -> None:
         optimizer.step()
     with pytest.raises(UnsupportedGradientError):
         AutoSAMT([torch.zeros(3, dtype=torch.complex64, requires_grad=True)])
+
+
+def test_a_closure_whose_backward_reaches_no_parameter_of_the_optimizer() -> None:
+    """It is not called again: the graph is gone."""
+    model = mlp()
+    for held in ([nn.Parameter(torch.ones(2))], []):
+        optimizer = AutoSAMT([{"params": held}])
+
+        def closure() -> Tensor:
+            model.zero_grad()
+            inputs, targets = batch("mlp", 0)
+            loss: Tensor = LOSS(model(inputs), targets)
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+    assert all(p.grad is not None for p in model.parameters())

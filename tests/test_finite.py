@@ -163,16 +163,14 @@ def test_the_wait_for_an_error_has_an_end(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_processes_that_train_together_see_an_error_at_the_same_age() -> None:
     """However fast the device of one of them is."""
-    weight = nn.Parameter(torch.tensor([2.0]))
-    subproblem = samt.PaperSAMT([weight], meta_batch="next")._bound()[0]
-    losses = finite.FiniteLosses()
-    for number in range(finite.LONGEST_DELAY + 1):
-        losses.start_step(together=True)
-        losses.hear(subproblem, torch.tensor(math.inf if number == 0 else 1.0))
-        losses.end_step()
-    with pytest.raises(NonFiniteLossError):
-        losses.start_step(together=True)
-    losses.start_step(together=True)
+    numbers = finite.FiniteNumbers()
+    for step in range(finite.LONGEST_DELAY + 1):
+        numbers.start_step(step, together=True)
+        numbers.hear(torch.tensor(math.inf if step == 0 else 1.0), "the loss")
+        numbers.end_step()
+    with pytest.raises(NonFiniteLossError, match="the loss was inf at step 0"):
+        numbers.start_step(step + 1, together=True)
+    numbers.start_step(step + 1, together=True)
 
 
 def test_a_loss_that_is_a_number_is_refused_at_once() -> None:

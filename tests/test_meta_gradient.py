@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 import samt
+from samt import finite
 from samt.eta_model import EtaModels, initial_eta_model
 from samt.step_size import combine, combine_backward, step_size_shape
 
@@ -62,7 +63,7 @@ def test_it_equals_finite_differences(step_size: Any, head: str, options: dict[s
         with torch.no_grad():
             for parameter, weight in zip(parameters, start, strict=True):
                 parameter.copy_(weight)
-            subproblem.descend(g)
+            subproblem.descend(g, finite.FiniteNumbers().hear)
         return LOSS(model(inputs), targets)
 
     before = [{key: value.clone() for key, value in state.items()} for state in states]
@@ -71,7 +72,7 @@ def test_it_equals_finite_differences(step_size: Any, head: str, options: dict[s
     assert subproblem._held is not None
     norms = subproblem._held[1].hidden2.square().sum((1, 2))
     with torch.no_grad():
-        subproblem.learn(h)
+        subproblem.learn(h, finite.FiniteNumbers().hear)
     exact = []
     for state, old, norm in zip(states, before, norms, strict=True):
         changes = {k: old[k] - state[k] for k in state if k not in ("center", "ball_scale")}

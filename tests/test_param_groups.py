@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -358,3 +359,34 @@ def test_an_entirely_frozen_model_gives_its_loss_and_nothing_else(
         assert isinstance(loss, Tensor)
         assert loss.isfinite()
     assert_same(dict(model.named_parameters()), kept)
+
+
+def test_a_parameter_that_was_frozen_stays_when_its_block_is_projected_onto_its_ball() -> None:
+    model = start()
+    optimizer = samt.PaperSAMT(samt.blocks(model, 1), lr=0.3, radius=0.1)
+    train(model, optimizer)
+    frozen = model.get_parameter("2.weight").requires_grad_(False)
+    kept, moving = frozen.detach().clone(), model.get_parameter("2.bias")
+    before = moving.detach().clone()
+    train(model, optimizer)
+    assert torch.equal(frozen, kept)
+    assert not torch.equal(moving, before)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))])
+def test_a_block_that_is_added_to_a_copy_has_its_state_at_once(copied: Any) -> None:
+    groups = samt.blocks(start())
+    optimizer = copied(samt.PaperSAMT(groups[:1]))
+    optimizer.add_param_group(samt.blocks(start())[1])
+    assert all("eta_model" in optimizer.state[p] for p in optimizer.param_groups[1]["params"])
+
+
+def test_a_loss_that_is_not_finite_is_refused_where_everything_is_frozen() -> None:
+    model = with_layer(nn.BatchNorm1d(6))
+    model.requires_grad_(False)
+    optimizer = samt.PaperSAMT(samt.blocks(model))
+    inputs, targets = regression(0)
+    kept = copy.deepcopy(dict(model.named_buffers()))
+    with pytest.raises(errors.NonFiniteLossError, match="step 0"):
+        optimizer.step(samt.closure(model, mse_loss, inputs * torch.nan, targets))
+    assert_same(dict(model.named_buffers()), kept)

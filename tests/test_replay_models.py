@@ -433,10 +433,10 @@ def test_replay_equals_the_reference(name: str, mode: dict[str, Any]) -> None:
     reference = SAMTReference(model, LOSS, optimizer.param_groups)
     for step in range(2):
         rng = torch.get_rng_state()
-        reference.step(data(step), data(100 + step))
+        fresh = mode["meta_batch"] == "fresh"
+        reference.step(data(step), data(100 + step) if fresh else None)
         expected_rng = torch.get_rng_state()
         torch.set_rng_state(rng)
-        fresh = mode["meta_batch"] == "fresh"
         meta = samt.closure(model, LOSS, *data(100 + step)) if fresh else None
         optimizer.step(samt.closure(model, LOSS, *data(step)), meta)
         assert torch.equal(torch.get_rng_state(), expected_rng)

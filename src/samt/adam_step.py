@@ -23,14 +23,23 @@ def update_and_move(
     state: dict[str, Tensor],
     group: dict[str, Any],
     step: Tensor,
+    fine: Tensor | None = None,
 ) -> None:
     """The averages of the gradient and of its square, and a step along d.
 
     w ← (1 − step · weight_decay) w − step · d, in one pass over memory where that can be had.
     `state["step"]` counts this step already.
+
+    Args:
+        parameter: the tensor.
+        gradient: of this step.
+        state: of the tensor.
+        group: its block.
+        step: a · η; 0 where nothing is to change.
+        fine: one bool on a device, at which nobody looks here: whether to change anything.
     """
     if not _is_fusible(parameter, gradient, state):
-        _update_moments(state, gradient, group["betas"])
+        _update_moments(state, gradient, group["betas"], fine)
         _move(parameter, state, group, step)
         return
     torch._fused_adamw_(
@@ -43,13 +52,20 @@ def update_and_move(
         eps=group["eps"],
         amsgrad=False,
         maximize=False,
+        found_inf=None if fine is None else (~fine).float(),
     )
 
 
-def _update_moments(state: dict[str, Tensor], gradient: Tensor, betas: tuple[float, float]) -> None:
+def _update_moments(
+    state: dict[str, Tensor], gradient: Tensor, betas: tuple[float, float], fine: Tensor | None
+) -> None:
+    moments = state["exp_avg"], state["exp_avg_sq"]
+    before = [] if fine is None else [(moment, moment.clone()) for moment in moments]
     gradient = gradient.to(state["exp_avg"].dtype)
     state["exp_avg"].lerp_(gradient, 1 - betas[0])
     state["exp_avg_sq"].mul_(betas[1]).addcmul_(gradient, gradient, value=1 - betas[1])
+    for moment, copy in before:
+        moment.copy_(torch.where(fine, moment, copy))  # type: ignore[arg-type]
 
 
 def _move(parameter: Tensor, state: dict[str, Tensor], group: dict[str, Any], step: Tensor) -> None:

@@ -26,6 +26,7 @@ from samt.errors import (
     OptionError,
     explain_unknown_options,
 )
+from samt.finite import FiniteNumbers, is_read_late
 from samt.history import summary
 from samt.memory import keep_freed_memory
 from samt.parameters import refuse_sparse, refuse_unreal
@@ -139,6 +140,7 @@ class AutoSAMT(SAMT, preset="auto"):
         self.history = None
         self._ranks = Ranks(process_group)
         self._known: list[StepSizes] | None = None
+        self._finite = FiniteNumbers()
         super().__init__(params, defaults)
         self._step_sizes()
         keep_freed_memory()
@@ -146,6 +148,7 @@ class AutoSAMT(SAMT, preset="auto"):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._known = None
+        self._finite = FiniteNumbers()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a block; its state is made at once.
@@ -233,7 +236,9 @@ class AutoSAMT(SAMT, preset="auto"):
             The closure's loss, or None.
 
         Raises:
-            NonFiniteLossError: the closure's loss is NaN or infinite; nothing has changed.
+            NonFiniteLossError: the closure's loss, a gradient or an eta model is NaN or infinite;
+                nothing has changed. On an accelerator, for which nothing waits here, such a step
+                moves nothing, and a later one raises the error.
             UnsupportedGradientError: a gradient is sparse.
             OptionError: there is a meta closure.
             GradScalerUnsupportedError: a GradScaler calls it, and there is a process group.
@@ -246,14 +251,20 @@ class AutoSAMT(SAMT, preset="auto"):
         )
         parameters = [p for group in self.param_groups for p in group["params"]]
         several = self._ranks.are_several
+        together = several or any(sizes.are_sharded for sizes in self._step_sizes())
+        self._finite.start_step(self.param_groups[0]["calls"], together)
         loss = None if closure is None else self._evaluate(closure, parameters)
         for parameter in parameters:
             refuse_sparse(parameter.grad)
         if several:
             loss = self._average_over_ranks(loss, parameters)
-        self._refuse_unless_finite(loss)
-        with own_precision(parameter.device for parameter in parameters):
-            self._update(parameters, loss)
+        try:
+            with own_precision(parameter.device for parameter in parameters):
+                self._update(parameters, loss)
+        except NonFiniteLossError:
+            if closure is not None:
+                self.zero_grad()
+            raise
         if closure is not None:
             # Before the closure it would be wrong: a trainer that accumulates has the gradients
             # of the earlier micro-batches there, and the closure adds those of the last.
@@ -263,16 +274,16 @@ class AutoSAMT(SAMT, preset="auto"):
     def _update(self, parameters: list[Tensor], loss: Any) -> None:
         """From the gradients that are there to the next weights."""
         at_average = self._is_at_average
+        fine = self._look_for_what_is_not_finite(loss, at_average)
         if at_average:
             for parameter in parameters:
                 parameter.copy_(self.state[parameter]["weights"])
-        kinds = self._step_sizes()
-        for sizes in kinds:
-            sizes.move()
+        for sizes in self._step_sizes():
+            sizes.move(fine)
         for group in self.param_groups:
             self._record(group, loss)
         if at_average:
-            self._learn(kinds)
+            self._learn(fine)
         for group in self.param_groups:
             group["calls"] += 1
             # Of two that anneal, the scheduler is the one that was asked for.
@@ -289,7 +300,7 @@ class AutoSAMT(SAMT, preset="auto"):
                     for p, (gradient, version) in zip(parameters, before, strict=True)
                 )
                 if untouched or all(p.grad is None for p in parameters):
-                    loss.backward()
+                    _backward(loss, parameters)
                 loss = loss.detach()
         return loss
 
@@ -303,21 +314,32 @@ class AutoSAMT(SAMT, preset="auto"):
                 parameter.grad = mean.to(parameter.dtype)
         return loss
 
-    def _refuse_unless_finite(self, loss: Any) -> None:
-        if isinstance(loss, Tensor | float) and not math.isfinite(loss):
-            self.zero_grad()
-            raise NonFiniteLossError(
-                f"the loss was {float(loss)} at step {self.param_groups[0]['calls']}, and the "
-                "weights are those of before it: look for bad values in the batch"
-            )
+    def _look_for_what_is_not_finite(self, loss: Any, at_average: bool) -> Tensor | None:
+        """Raise, or return whether everything is finite where nobody can know it yet."""
+        if isinstance(loss, Tensor | float):
+            self._finite.hear(loss, "the loss")
+        for group in self.param_groups:
+            self._finite.hear(self._anneal(group), "the schedule of lr", group["name"])
+        for sizes in self._step_sizes():
+            if not sizes.gradients_are_fine:
+                self._hear(sizes.gradient_squares(), "the squared norm of the gradient")
+            if at_average:
+                self._hear(sizes.eta_sums(), "the sum over the eta models")
+        return self._finite.end_step()
 
-    def _learn(self, kinds: list[StepSizes]) -> None:
+    def _hear(self, of_blocks: Tensor, what: str) -> None:
+        numbers = of_blocks.unbind() if is_read_late(of_blocks.device) else of_blocks.tolist()
+        for group, number in zip(self.param_groups, numbers, strict=True):
+            self._finite.hear(number, what, group["name"])
+
+    def _learn(self, fine: Tensor | None) -> None:
         """The next step sizes, by what the gradients at the average say of these."""
+        kinds = self._step_sizes()
         if kinds:
             first, *others = [sizes.look() for sizes in kinds]
             whole = sum((other.to(first) for other in others), start=first)
             for sizes in kinds:
-                sizes.learn(whole)
+                sizes.learn(whole, fine)
                 sizes.renew_step_sizes()
 
     def _average(self) -> None:
@@ -356,6 +378,16 @@ class AutoSAMT(SAMT, preset="auto"):
         if self.history is not None and group["params"]:
             sizes = [self.state[p]["step_size"] for p in group["params"]]
             self.history.record(group["calls"], group, loss, partial(summary, sizes))
+
+
+def _backward(loss: Tensor, parameters: list[Tensor]) -> None:
+    """Unless the closure has done so, and has found none of these parameters in the loss."""
+    if any(parameter.requires_grad for parameter in parameters):
+        try:
+            loss.backward()
+        except RuntimeError as error:
+            if "backward through the graph a second time" not in str(error):
+                raise
 
 
 def _check(group: dict[str, Any]) -> None:

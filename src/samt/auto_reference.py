@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from samt.reference import Batch, EtaModelReference, Reference, Tensors
+from samt.reference import Batch, EtaModelReference, Reference, Tensors, statistics
 
 
 class AutoReference(Reference):
@@ -31,19 +31,26 @@ class AutoReference(Reference):
         self.slope: Tensors = {n: w.new_zeros(()) for n, w in self.weights.items()}
         self.step_size: Tensors = {}
         self.scale: dict[str, float] = {}
-        matrices = sum(p.ndim > 1 for group in groups for p in group["params"])
         self.eta: dict[str, EtaModelReference] = {}
         for group, names in zip(self.groups, self.names, strict=True):
+            self._start(group, names)
+
+    def _start(self, group: dict[str, Any], names: list[str]) -> None:
+        for name in names:
+            form = {**group, "step_size": "scalar", "head": "offset"}
+            self.eta[name] = EtaModelReference(self.weights[name], form, len(self.eta))
+            self._make_constant(self.eta[name])
+        # One block more makes all steps smaller.
+        matrices = sum(p.ndim > 1 for group in self.groups for p in group["params"])
+        for known, its_names in zip(self.groups, self.names, strict=True):
             fan_in = 100.0  # of a vector that no matrix stands before
-            for name in names:
+            for name in its_names:
                 w = self.weights[name]
                 if w.ndim > 1 and w.numel():
                     fan_in = w[0].numel()
                 self.scale[name] = (max(matrices, 1) * fan_in) ** -0.5
-                form = {**group, "step_size": "scalar", "head": "offset"}
-                self.eta[name] = EtaModelReference(self.weights[name], form, len(self.eta))
-                self._make_constant(self.eta[name])
-                self.step_size[name] = self.scale[name] * self._eta(name, group).detach()
+                if name in self.eta:
+                    self.step_size[name] = self.scale[name] * self._eta(name, known).detach()
 
     @staticmethod
     def _make_constant(eta: EtaModelReference) -> None:
@@ -76,7 +83,10 @@ class AutoReference(Reference):
         loss = self.loss_fn(functional_call(self.model, {**leaves, **buffers}, batch[0]), batch[1])
         self.buffers = buffers
         found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
-        g = dict(zip(leaves, found, strict=True))
+        g = {
+            name: grad if self._is_trainable(name) else None
+            for name, grad in zip(leaves, found, strict=True)
+        }
         for group, names in zip(self.groups, self.names, strict=True):
             self._update(group, names, {name: g[name] for name in names}, at_average)
             if float(group["lr"]) == group["initial_step_size"]:
@@ -101,9 +111,8 @@ class AutoReference(Reference):
             self._learn(group, names, g, a)
             for name in names:
                 d = self._direction(name, group)
-                norm = d.square().sum().sqrt() / math.sqrt(d.numel())
-                variance = (d - d.mean()).square().mean()
-                self.features[name] = torch.stack((d.mean(), variance, d.max(), d.min(), norm))
+                self.features[name] = statistics(d)
+                self.features[name][4] /= math.sqrt(max(d.numel(), 1))
                 self.step_size[name] = self.scale[name] * self._eta(name, group).detach()
         if self.calls % 5 == 4:
             fast, slow = 1 - 0.95**5, 1 - 0.99**5
@@ -138,6 +147,8 @@ class AutoReference(Reference):
     def _learn(
         self, group: dict[str, Any], names: list[str], h: dict[str, Tensor | None], a: float
     ) -> None:
+        if not names:
+            return
         present = {n: torch.zeros_like(self.m[n]) if x is None else x for n, x in h.items()}
         moved = {n: self.average[n] - self.slow_average[n] for n in names}
         size = _norm(present) * _norm(moved)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from samt.adam_step import direction, update_and_move
 from samt.eta_model import GAIN, EtaModels, gradient_statistics, initial_eta_model
+from samt.finite import is_read_late
 from samt.parameters import state_dtype
 from samt.shards import Shards, local, local_gradient, local_state
 from samt.step_size import combine, combine_backward
@@ -100,6 +101,7 @@ class StepSizes:
         self._features, self._slopes = _together(whole, "features"), _together(whole, "slope")
         self._states = [local_state(own) for own in whole]
         self._shards = Shards(self._parameters[0])
+        self._largest = math.sqrt(torch.finfo(self._sizes.dtype).max)
         self._groups = [groups[block] for block, _ in members]
         self._anneal = anneal
         like = self._states[0]["average"]
@@ -111,18 +113,28 @@ class StepSizes:
         self._initial = like.new_tensor([group["initial_step_size"] for group in self._groups])
         alpha, eta_tilde = (torch.full_like(self._initial, x) for x in (_ALPHA, _ETA_TILDE))
         self._start = combine(alpha, eta_tilde, self._initial, 1.0)
-        self._set_step_sizes()
+        self._set_step_sizes(self._features)
 
-    def move(self) -> None:
-        """A step of every tensor that has a gradient."""
+    def move(self, fine: Tensor | None) -> None:
+        """A step of every tensor that has a gradient.
+
+        Args:
+            fine: one bool on a device, at which nobody looks here: whether to change anything.
+        """
         gradients = [local_gradient(parameter) for parameter in self._parameters]
         present = [gradient is not None for gradient in gradients]
-        self._done += 1 if all(present) else self._done.new_tensor(present)
-        steps = (self._sizes * self._annealing()).unbind()
-        tensors = zip(self._parameters, gradients, self._states, self._groups, steps, strict=True)
+        counted = 1 if all(present) else self._done.new_tensor(present)
+        sizes = self._sizes * self._annealing()
+        if fine is not None:
+            fine = fine.to(sizes.device)
+            counted, sizes = fine * counted, torch.where(fine, sizes, 0)
+        self._done += counted
+        tensors = zip(
+            self._parameters, gradients, self._states, self._groups, sizes.unbind(), strict=True
+        )
         for parameter, gradient, state, group, step in tensors:
             if gradient is not None:
-                update_and_move(local(parameter), gradient, state, group, step)
+                update_and_move(local(parameter), gradient, state, group, step, fine)
 
     def _annealing(self) -> float | Tensor:
         """a of every tensor, or of all of them."""
@@ -132,6 +144,39 @@ class StepSizes:
             return first
         each = {key: torch.as_tensor(a).to(self._sizes) for key, a in blocks.items()}
         return torch.stack([each[id(group)] for group in self._groups])
+
+    @property
+    def are_sharded(self) -> bool:
+        """Whether they are spread over several processes."""
+        return bool(self._shards)
+
+    @property
+    def gradients_are_fine(self) -> bool:
+        """Whether it can be seen at once that the moments will be finite."""
+        if self._shards or is_read_late(self._sizes.device):
+            return False
+        return all(norm.item() < self._largest for norm in self._gradient_norms())
+
+    def _gradient_norms(self) -> tuple[Tensor, ...]:
+        there = [g for g in map(local_gradient, self._parameters) if g is not None]
+        # In the precision of the state: that of a float16 gradient would overflow.
+        return torch._foreach_norm(there, dtype=self._sizes.dtype) if there else ()
+
+    def gradient_squares(self) -> Tensor:
+        """Of each block, the squared norm of its gradient, finite if the moments will be.
+
+        Of parts of tensors, the sum of the norms takes the place of the norm.
+        """
+        norms, none = iter(self._gradient_norms()), self._sizes.new_zeros(())
+        found = torch.stack([none if p.grad is None else next(norms) for p in self._parameters])
+        return self._of_blocks(self._shards.sum(found).square())
+
+    def eta_sums(self) -> Tensor:
+        """Of each block, the sum over its eta models; shape (blocks,)."""
+        return self._of_blocks(self._eta.trunk.sum(1))
+
+    def _of_blocks(self, values: Tensor) -> Tensor:
+        return values.new_zeros(self._blocks).index_add(0, self._block, values)
 
     def look(self) -> Tensor:
         """Take h, the gradient at the average, and the way w̄ − ŵ of the averages.
@@ -148,20 +193,24 @@ class StepSizes:
         here = torch.stack(found).view(-1, 3).T.contiguous()
         here[1:].square_()
         self._dots, *squares = self._shards.sum(here)
-        empty = here.new_zeros(self._blocks)
-        return torch.stack([empty.index_add(0, self._block, square) for square in squares])
+        return torch.stack(list(map(self._of_blocks, squares)))
 
-    def learn(self, squares: Tensor) -> None:
+    def learn(self, squares: Tensor, fine: Tensor | None) -> None:
         """A gradient step of the eta models on the loss at the average.
 
         Args:
             squares: as returned by `look`, but of all tensors.
+            fine: one bool on a device, at which nobody looks here: whether to learn anything.
         """
         lengths = squares.to(self._dots).sqrt()[:, self._block]
         size = lengths[0] * lengths[1]
-        slopes = self._dots / size.clamp_min(torch.finfo(size.dtype).tiny)
+        # Of tiny gradients the norms underflow before the products do.
+        slopes = torch.where(size > 0, self._dots / size, 0).clamp(-1, 1)
+        # What overflows says nothing.
+        known = slopes.isfinite() if fine is None else slopes.isfinite() & fine.to(slopes.device)
+        slopes = torch.where(known, slopes, 0)
         past = self._slopes.clone()
-        self._slopes.lerp_(slopes, 1 - _MEMORY)
+        self._slopes.copy_(torch.where(known, past.lerp(slopes, 1 - _MEMORY), past))
         # Only where the last ones said that the step is too small: one that is too large is
         # annealed anyway. By the past alone: slopes of mere noise must cancel out.
         slopes *= past <= 0
@@ -185,12 +234,14 @@ class StepSizes:
         else:
             features = gradient_statistics(directions)
         features[:, 4] /= self._counts.sqrt()
-        self._features.copy_(features)
-        self._set_step_sizes()
+        self._set_step_sizes(features)
 
-    def _set_step_sizes(self) -> None:
-        alpha, eta_tilde = self._eta.forward(self._features).projected[0]
-        torch.mul(combine(alpha, eta_tilde, self._initial, 1.0), self._scales, out=self._sizes)
+    def _set_step_sizes(self, features: Tensor) -> None:
+        alpha, eta_tilde = self._eta.forward(features).projected[0]
+        sizes = combine(alpha, eta_tilde, self._initial, 1.0) * self._scales
+        known = sizes.isfinite()
+        self._sizes.copy_(torch.where(known, sizes, self._sizes))
+        self._features.copy_(torch.where(known.unsqueeze(1), features, self._features))
 
 
 def _together(states: list[dict[str, Tensor]], key: str) -> Tensor:

@@ -3,7 +3,7 @@
 The sweep that runs eagerly is traced once, with everything that it does to weights, eta models
 and buffers, down to single tensor operations; replay has by then removed what would be computed
 twice. `torch.compile` fuses the graph; on a GPU it is captured as a CUDA graph. The last
-operations of the graph take everything back if a loss was not finite.
+operations of the graph take everything back if a loss, gradient or step was not finite.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch.utils import _pytree as pytree
 from samt.closures import Closure
 from samt.errors import CompileError, OptionError
 from samt.evaluation import Loss
+from samt.finite import Hear
 from samt.history import summary
 from samt.step_size import Number
 from samt.subproblem import SubProblem
@@ -29,9 +30,9 @@ from samt.subproblem import SubProblem
 logger = logging.getLogger("samt")
 
 MOST_GRAPHS = 8
-# Called with each loss that is evaluated, and after each update with the loss of its first pass.
-Heard = Callable[[SubProblem, Loss], None]
-RunSweep = Callable[[Heard, Heard], Loss]
+# Called after each update with the loss of its first pass.
+Updated = Callable[[SubProblem, Loss], None]
+RunSweep = Callable[[Hear, Updated], Loss]
 Report = Callable[[SubProblem, Loss, Callable[[], Tensor]], None]
 
 
@@ -47,7 +48,7 @@ class CompiledSweeps:
         blocks: Sequence[SubProblem],
         closures: tuple[Any, Any],
         run_sweep: RunSweep,
-        check: Heard,
+        check: Hear,
         report: Report,
     ) -> Loss | None:
         """Take a step with a graph.
@@ -56,7 +57,7 @@ class CompiledSweeps:
             blocks: that the step updates, in their order.
             closures: the closure and the meta closure (or None) of the step.
             run_sweep: takes the step eagerly; what is traced.
-            check: called with every loss, in order; raises where one is not finite.
+            check: called with every number that has to be finite, in order; raises if one is not.
             report: called after every update with the summary of its step sizes.
 
         Returns:
@@ -148,34 +149,34 @@ class _Graph:
         self._others = [p for m in models for p in m.parameters() if id(p) not in mine]
         self._traced: torch.fx.GraphModule | None = None
         self._compiled: Callable[..., Any] | None = None
-        self._heard: list[SubProblem] = []  # the block of each loss
+        self._heard: list[tuple[str, str | None]] = []  # what each number is, and its block
         self._updated: list[tuple[SubProblem, int]] = []  # the block of each update, and its loss
         self._passes: list[int] = []
         self._rates: list[Number] = []
         self._lrs = torch.empty(0)
 
     def run(
-        self, closures: Sequence[Closure], run_sweep: RunSweep, check: Heard, report: Report
+        self, closures: Sequence[Closure], run_sweep: RunSweep, check: Hear, report: Report
     ) -> Loss:
         """Take a step, and say of it what an eager step would have said."""
         lrs = self._lr_of_blocks()
         batch = [x for c in closures for x in pytree.tree_leaves(c.batch) if isinstance(x, Tensor)]
         tensors = [*self._state, *self._others, lrs, *batch]
         if self._traced is None:
-            losses, *summaries = self._trace(tensors, lrs, run_sweep)
+            numbers, *summaries = self._trace(tensors, lrs, run_sweep)
         else:
             vectors = [tensor if tensor.dim() else tensor.view(1) for tensor in tensors]
             if self._compiled is None:
                 self._compile(vectors)
             assert self._compiled is not None
-            losses, *summaries = self._compiled(*vectors)
+            numbers, *summaries = self._compiled(*vectors)
             for block, passes in zip(self._blocks, self._passes, strict=True):
                 block.group["passes"] += passes
-        for block, loss in zip(self._heard, losses.unbind(), strict=True):
-            check(block, loss)
+        for label, number in zip(self._heard, numbers.unbind(), strict=True):
+            check(number, *label)
         for (block, index), rows in zip(self._updated, summaries, strict=True):
-            report(block, losses[index], partial(torch.clone, rows))
-        first: Tensor = losses[0].clone()
+            report(block, numbers[index], partial(torch.clone, rows))
+        first: Tensor = numbers[0].clone()
         return first
 
     def _lr_of_blocks(self) -> Tensor:
@@ -219,24 +220,24 @@ class _Graph:
                 block.eta.make_views()
 
     def _guarded_step(self, lrs: Tensor, run_sweep: RunSweep) -> list[Tensor]:
-        """One step that leaves everything as it was if a loss is not finite."""
+        """One step that leaves everything as it was if a number is not finite."""
         old = [tensor.detach().clone() for tensor in self._state]
-        losses: list[Tensor] = []
+        numbers: list[Tensor] = []
         summaries: list[Tensor] = []
 
-        def hear(block: SubProblem, loss: Loss) -> None:
-            self._heard.append(block)
-            losses.append(torch.as_tensor(loss))
+        def hear(number: Tensor | float, what: str, block: str | None) -> None:
+            self._heard.append((what, block))
+            numbers.append(torch.as_tensor(number))
 
         def update(block: SubProblem, loss: Loss) -> None:
-            self._updated.append((block, next(i for i, x in enumerate(losses) if x is loss)))
+            self._updated.append((block, next(i for i, x in enumerate(numbers) if x is loss)))
             summaries.append(summary(block.step_sizes))
 
         for block, lr in zip(self._blocks, lrs.unbind(), strict=True):
             block.group["lr"] = lr
         self._make_views()  # so that the tracer sees what they are views of
         run_sweep(hear, update)
-        together = torch.stack(losses)
+        together = torch.stack(numbers)
         fine = torch.isfinite(together).all()
         for tensor, before in zip(self._state, old, strict=True):
             tensor.copy_(torch.where(fine, tensor.detach(), before))

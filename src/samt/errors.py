@@ -80,7 +80,7 @@ class CompileError(SAMTError, RuntimeError):
 
 
 class NonFiniteLossError(SAMTError, ArithmeticError):
-    """A loss is NaN or infinite; weights and state are those of before the step."""
+    """A loss, a gradient or a step is NaN or infinite; weights and state are those of before."""
 
 
 class CheckpointMismatchError(SAMTError, ValueError):

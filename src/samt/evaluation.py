@@ -91,8 +91,7 @@ class RepeatedEvaluation:
         for parameter in self._trainable:
             parameter.grad = None
         if kind is not None:
-            for tensor, copy in reversed(self._undo):
-                tensor.copy_(copy)
+            take_back(self._undo)
             self._before.restore()
         elif self._after_first is not None:
             self._after_first.restore()
@@ -105,9 +104,7 @@ class RepeatedEvaluation:
         Args:
             fine: one bool; nobody looks at it here.
         """
-        changed = [*self._before.copies(), *self._undo]
-        for tensor, copy in reversed(changed):
-            tensor.copy_(torch.where(fine, tensor, copy))
+        take_back([*self._before.copies(), *self._undo], fine)
 
     def about_to_change(self, block: int, snapshot: Iterable[tuple[Tensor, Tensor]] = ()) -> None:
         """Say that a block is going to change.
@@ -197,6 +194,17 @@ class RepeatedEvaluation:
             for replay in self._replays.values():
                 replay.draws = self.draws
         return (loss.detach() if isinstance(loss, Tensor) else loss), gradients
+
+
+def take_back(changed: Sequence[tuple[Tensor, Tensor]], fine: Tensor | None = None) -> None:
+    """Put copies back, the oldest last.
+
+    Args:
+        changed: tensors, each with a copy of what it was.
+        fine: one bool, on a device: whether to leave things as they are. Nobody looks at it here.
+    """
+    for tensor, copy in reversed(changed):
+        tensor.copy_(copy if fine is None else torch.where(fine.to(tensor.device), tensor, copy))
 
 
 def _gradients(loss: Any, own: list[Tensor], unfrozen: list[Tensor]) -> list[Tensor | None] | None:

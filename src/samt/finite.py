@@ -1,18 +1,18 @@
-"""Losses that are not finite: refused at once, or, on an accelerator, without waiting for it."""
+"""Numbers that are not finite: refused at once, or, on an accelerator, without waiting for it."""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import deque
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
 from samt.errors import NonFiniteLossError
-from samt.subproblem import SubProblem
 
-_CURE = "lower lr, set max_grad_norm, or look for bad values in the batch"
 LONGEST_DELAY = 16  # steps that a device may be behind before their losses are waited for
 
 
@@ -21,31 +21,40 @@ def is_read_late(device: torch.device) -> bool:
     return device.type != "cpu"
 
 
-class _Sent(NamedTuple):
-    """The losses of one step, on their way to the host."""
+Hear: TypeAlias = Callable[[Tensor | float, str, str | None], None]
 
-    names: list[str]  # of the block of each loss
+
+class _Sent(NamedTuple):
+    """The numbers of one step, on their way to the host."""
+
+    labels: list[tuple[str, str]]  # what each number is, and where
     step: int
-    losses: Tensor
+    numbers: Tensor
     arrival: Any  # an event of the device
 
 
-class FiniteLosses:
-    """Looks at every loss, at the latest some steps after it was evaluated.
+class FiniteNumbers:
+    """Looks at every loss, gradient and step, at the latest some steps after it was evaluated.
 
-    A loss in host memory is looked at when it is heard of. Those on a device are collected: at
+    A number in host memory is looked at when it is heard of. Those on a device are collected: at
     the end of a step the device itself is told to take the step back if one of them is not
     finite, and sends them to the host; a later step raises the error when they have arrived.
+
+    Args:
+        cure: what to do about it; the end of the error's message.
     """
 
-    def __init__(self) -> None:
-        self._heard: list[tuple[SubProblem, Tensor]] = []
+    def __init__(self, cure: str = "look for bad values in the batch") -> None:
+        self._cure = cure
+        self._heard: list[tuple[str, str, Tensor]] = []
+        self._step = 0
         self._sent: deque[_Sent] = deque()
 
-    def start_step(self, together: bool = False) -> None:
+    def start_step(self, step: int, together: bool = False) -> None:
         """Look at what has arrived of earlier steps.
 
         Args:
+            step: its number.
             together: with other processes, all of which have to see an error in the same step,
                 or those that go on would wait for those that stop: whatever has arrived, only
                 steps of a certain age are looked at.
@@ -54,50 +63,54 @@ class FiniteLosses:
             NonFiniteLossError: an earlier step was taken back.
         """
         self._heard.clear()
+        self._step = step
         while self._sent and (
             len(self._sent) > LONGEST_DELAY or (not together and self._sent[0].arrival.query())
         ):
-            names, step, losses, arrival = self._sent.popleft()
+            labels, sent, numbers, arrival = self._sent.popleft()
             arrival.synchronize()
-            for name, loss in zip(names, losses.tolist(), strict=True):
-                if not math.isfinite(loss):
+            for (what, where), number in zip(labels, numbers.tolist(), strict=True):
+                if not math.isfinite(number):
                     raise NonFiniteLossError(
-                        f"the loss was {loss} in block {name!r} at step {step}, which weights "
-                        f"and state were kept from: {_CURE}"
+                        f"{what} was {number}{where} at step {sent}, which weights and state "
+                        f"were kept from: {self._cure}"
                     )
 
-    def hear(self, block: SubProblem, loss: Tensor | float) -> None:
-        """A loss was evaluated.
+    def hear(self, number: Tensor | float, what: str, block: str | None = None) -> None:
+        """A number was evaluated that has to be finite.
 
         Args:
-            block: for which.
-            loss: of one evaluation.
+            number: one.
+            what: it is, with its article.
+            block: the name of the one that it belongs to; None if it belongs to all.
 
         Raises:
             NonFiniteLossError: it can be seen at once and is not finite.
         """
-        if isinstance(loss, Tensor) and is_read_late(loss.device):
-            self._heard.append((block, loss))
-        elif not math.isfinite(loss):
+        where = "" if block is None else f" in block {block!r}"
+        if isinstance(number, Tensor) and is_read_late(number.device):
+            self._heard.append((what, where, number))
+        elif not math.isfinite(number):
             raise NonFiniteLossError(
-                f"the loss is {float(loss)} in block {block.group['name']!r} at step "
-                f"{block.group['calls']}; weights and state are those of before this step: {_CURE}"
+                f"{what} is {float(number)}{where} at step {self._step}; weights and state are "
+                f"those of before this step: {self._cure}"
             )
 
     def end_step(self) -> Tensor | None:
-        """Send the losses that were collected to the host.
+        """Send the numbers that were collected to the host.
 
         Returns:
             Whether all of them are finite, a tensor on their device; None if there are none.
         """
         if not self._heard:
             return None
-        blocks, found = zip(*self._heard, strict=True)
-        losses = torch.stack([loss.reshape(()) for loss in found])
-        names = [block.group["name"] for block in blocks]
-        self._sent.append(_Sent(names, blocks[0].group["calls"], *_to_host(losses)))
+        found = [number.detach().reshape(()) for *_, number in self._heard]
+        dtype = functools.reduce(torch.promote_types, (x.dtype for x in found), torch.float32)
+        numbers = torch.stack([number.to(found[0].device, dtype) for number in found])
+        labels = [(what, where) for what, where, _ in self._heard]
+        self._sent.append(_Sent(labels, self._step, *_to_host(numbers)))
         self._heard.clear()
-        return torch.isfinite(losses).all()
+        return torch.isfinite(numbers).all()
 
 
 def _to_host(tensor: Tensor) -> tuple[Tensor, Any]:

@@ -20,7 +20,7 @@ from samt.errors import (
     explain_unknown_options,
 )
 from samt.evaluation import Loss, RepeatedEvaluation
-from samt.finite import FiniteLosses
+from samt.finite import FiniteNumbers, Hear
 from samt.history import summary
 from samt.memory import keep_freed_memory
 from samt.parameters import refuse_gradients, refuse_sharded, refuse_unreal
@@ -35,6 +35,7 @@ from samt.sweep import Sweep, refuse_unused_meta_closure, step_on_gradients
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
+_CURE = "lower lr, set max_grad_norm, or look for bad values in the batch"
 _MOST_REPLAYS = 4  # a new module for every step would otherwise fill the memory
 
 
@@ -159,18 +160,21 @@ class PaperSAMT(SAMT, preset="paper"):
         self._subproblems: list[SubProblem] | None = None
         self._replays: dict[torch.nn.Module, Replay] = {}
         self._compiled = CompiledSweeps()
-        self._losses = FiniteLosses()
+        self._finite = FiniteNumbers(_CURE)
         self.history = None
+        self._is_built = False
         super().__init__(params, defaults)
+        self._is_built = True
         self._bound()
         keep_freed_memory()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        self._is_built = True
         self._subproblems = None  # they point into the old state
         self._replays = {}
         self._compiled = CompiledSweeps()
-        self._losses = FiniteLosses()
+        self._finite = FiniteNumbers(_CURE)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a block; its state is made at once.
@@ -186,7 +190,7 @@ class PaperSAMT(SAMT, preset="paper"):
         super().add_param_group(without_duplicates(param_group, self.param_groups))
         try:
             self._complete(self.param_groups[-1])
-            if self._subproblems is not None:
+            if self._is_built:
                 self._subproblems = None
                 self._bound()
         except Exception:
@@ -257,18 +261,19 @@ class PaperSAMT(SAMT, preset="paper"):
 
         Raises:
             SAMTError: weights and state are then those of before the step. On an accelerator
-                a loss that is not finite is taken back at once too, but named some steps later:
-                nothing waits for the device.
+                a loss, gradient or step that is not finite is taken back at once too, but named
+                some steps later: nothing waits for the device.
         """
         self._refuse_scaled_gradients(": train in bfloat16 autocast, without a scaler")
         closure = unwrapped(closure)
-        self._losses.start_step(together=self._ranks.are_several)
+        self._finite.start_step(self.param_groups[0]["calls"], self._ranks.are_several)
         bound = self._bound()
         blocks = [bound[index] for index in self._order()]
         blocks = [b for b in blocks if any(p.requires_grad for p in b.parameters)]
         with self._taken_back_if_it_fails():
             if closure is None:
-                step_on_gradients(blocks, self._report, self._cure_without_closure, self._ranks)
+                cure = self._cure_without_closure
+                step_on_gradients(blocks, self._report, cure, self._ranks, self._finite)
                 loss = None
             else:
                 if meta_closure is not None:
@@ -291,11 +296,11 @@ class PaperSAMT(SAMT, preset="paper"):
         sweep = partial(self._sweep, blocks, closure, meta_closure)
         if self.param_groups[0]["compile"]:
             closures = closure, meta_closure
-            loss = self._compiled.run(blocks, closures, sweep, self._losses.hear, self._record)
+            loss = self._compiled.run(blocks, closures, sweep, self._finite.hear, self._record)
             if loss is not None:
-                self._losses.end_step()  # the graph takes itself back
+                self._finite.end_step()  # the graph takes itself back
                 return loss
-        return sweep(self._losses.hear, self._report)
+        return sweep(self._finite.hear, self._report)
 
     @contextmanager
     def _taken_back_if_it_fails(self) -> Iterator[None]:
@@ -346,7 +351,7 @@ class PaperSAMT(SAMT, preset="paper"):
         blocks: list[SubProblem],
         closure: Callable[[], Any],
         meta_closure: Callable[[], Any] | None,
-        check: Callable[[SubProblem, Loss], None],
+        check: Hear,
         report: Callable[[SubProblem, Loss], None],
     ) -> Loss:
         kinds = {block.kind for block in blocks if block.looks_ahead}
@@ -359,8 +364,9 @@ class PaperSAMT(SAMT, preset="paper"):
                 loss = Sweep(evaluation, closure, meta, check, report).run(blocks)
             else:  # all of them are frozen
                 loss = evaluation.gradients(closure, {}, None).loss
+                check(loss, "the loss", None)
                 self.param_groups[0]["passes"] += evaluation.count
-        fine = self._losses.end_step()
+        fine = self._finite.end_step()
         if fine is not None:
             evaluation.take_back_unless(fine)
         if evaluation.draws and self.param_groups[0]["compile"]:

@@ -113,10 +113,26 @@ class Reference:
         self.loss_fn = loss_fn
         self.groups = [dict(group) for group in groups]
         self.calls = 0
-        named = {id(p): name for name, p in model.named_parameters()}
-        self.names = [[named[id(p)] for p in group["params"]] for group in groups]
+        self.names = [self._names_of(group) for group in groups]
         self.weights = {n: p.detach().clone() for n, p in model.named_parameters()}
         self.buffers = {n: b.detach().clone() for n, b in model.named_buffers()}
+
+    def _names_of(self, group: dict[str, Any]) -> list[str]:
+        named = {id(p): name for name, p in self.model.named_parameters()}
+        return [named[id(p)] for p in group["params"]]
+
+    def add(self, group: dict[str, Any]) -> None:
+        """A new block, complete, whose parameters nobody has moved."""
+        self.groups.append(dict(group))
+        self.names.append(self._names_of(group))
+        self._start(self.groups[-1], self.names[-1])
+
+    def _start(self, group: dict[str, Any], names: list[str]) -> None:
+        """Make what is kept of the tensors of a block."""
+        raise NotImplementedError
+
+    def _is_trainable(self, name: str) -> bool:
+        return self.model.get_parameter(name).requires_grad
 
 
 class SAMTReference(Reference):
@@ -131,11 +147,8 @@ class SAMTReference(Reference):
         super().__init__(model, loss_fn, groups)
         self.centers = dict(self.weights)
         self.eta: dict[str, EtaModelReference] = {}
-        index = 0
         for group, names in zip(self.groups, self.names, strict=True):
-            for name in names:
-                self.eta[name] = EtaModelReference(self.weights[name], group, index)
-                index += 1
+            self._start(group, names)
         self.previous: dict[str, Tensors] = {
             name: {
                 "previous_gradient": torch.zeros_like(weight),
@@ -148,12 +161,16 @@ class SAMTReference(Reference):
         self.trial_graphs: dict[int, Tensors] = {}
         self.after_first: list[tuple[Tensors, Tensor]] = []
 
+    def _start(self, group: dict[str, Any], names: list[str]) -> None:
+        for name in names:
+            self.eta[name] = EtaModelReference(self.weights[name], group, len(self.eta))
+
     def step(self, batch: Batch, other: Batch | None = None) -> Tensor:
         """Algorithm 1, one sweep.
 
         Args:
             batch: S.
-            other: another mini-batch, for `meta_batch="fresh"`.
+            other: another mini-batch: with `meta_batch="fresh"`, or in place of S with `subset`.
 
         Returns:
             The loss of the first pass.
@@ -163,8 +180,9 @@ class SAMTReference(Reference):
         losses = [
             self._oagd(index, batch, other)
             for index in self._order()
+            if any(map(self._is_trainable, self.names[index]))
             for _ in range(self.groups[index]["inner_steps"])
-        ]
+        ] or [self._loss(self.weights, batch).detach()]
         self.buffers, rng = self.after_first[0]
         torch.set_rng_state(rng)
         self.calls += 1
@@ -194,7 +212,8 @@ class SAMTReference(Reference):
         leaves = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
         loss = self._loss(leaves, batch)
         grads = torch.autograd.grad(loss, [leaves[name] for name in names], allow_unused=True)
-        return loss.detach(), dict(zip(names, grads, strict=True))
+        found = zip(names, grads, strict=True)
+        return loss.detach(), {n: grad if self._is_trainable(n) else None for n, grad in found}
 
     def _oagd(self, index: int, batch: Batch, other: Batch | None) -> Tensor:
         """Algorithms 2 and 3, one step on block `index`."""
@@ -248,21 +267,23 @@ class SAMTReference(Reference):
             trial[name] = decayed - self._step_size(name, group, grad, lr) * grad
         if group["radius"] is None:
             return trial
-        away = {name: weight - self.centers[name] for name, weight in trial.items()}
+        away = {n: w - self.centers[n] for n, w in trial.items() if g[n] is not None}
+        if not away:
+            self.ball_scale |= {name: torch.ones_like(w.sum()) for name, w in trial.items()}
+            return trial
         distance = torch.cat([offset.flatten() for offset in away.values()]).square().sum().sqrt()
         inside = bool(distance <= group["radius"])
         scale = torch.ones_like(distance) if inside else group["radius"] / distance
         for name in g:
-            self.ball_scale[name] = scale.detach()
-        return trial if inside else {n: self.centers[n] + scale * away[n] for n in g}
+            self.ball_scale[name] = scale.detach() if name in away else torch.ones_like(scale)
+        projected = {n: self.centers[n] + scale * offset for n, offset in away.items()}
+        return trial if inside else {**trial, **projected}
 
     def _step_size(self, name: str, group: dict[str, Any], g: Tensor, lr: float) -> Tensor:
         """Equation (10) and its ablations."""
         if group["parts"] == "fixed":
             return torch.full_like(g, lr)
-        mean = g.mean()
-        variance = (g - mean).square().mean()
-        v = torch.stack((mean, variance, g.max(), g.min(), g.square().sum().sqrt()))
+        v = statistics(g)
         self.previous[name] = {
             "previous_gradient": g,
             "previous_features": v,
@@ -290,9 +311,17 @@ class SAMTReference(Reference):
         return result
 
 
+def statistics(g: Tensor) -> Tensor:
+    """v(g); zeros if there is nothing."""
+    if not g.numel():
+        return g.new_zeros(5)
+    variance = (g - g.mean()).square().mean()
+    return torch.stack((g.mean(), variance, g.max(), g.min(), g.square().sum().sqrt()))
+
+
 def _meta_batch(kind: str, batch: Batch, other: Batch | None) -> Batch:
     """S′."""
     if kind == "same":
         return batch
-    inputs, targets = batch if kind == "subset" or other is None else other
+    inputs, targets = batch if other is None else other
     return inputs[::2], targets[::2]

@@ -26,6 +26,7 @@ from samt.eta_model import (
     initial_eta_model,
     is_eta_model_of,
 )
+from samt.finite import Hear
 from samt.parameters import state_dtype
 from samt.precision import own_precision
 from samt.step_size import (
@@ -38,6 +39,7 @@ from samt.step_size import (
 )
 
 Gradients: TypeAlias = Sequence[Tensor | None]
+_NORM = "the norm of the gradient"
 
 
 def complete_state(
@@ -160,17 +162,26 @@ class SubProblem:
             changed += [state[key] for key in kept if key in state]
         return changed
 
-    def snapshot(self) -> list[tuple[Tensor, Tensor]]:
-        """Everything that a step changes in place, each with a copy, for taking the step back."""
-        return [(tensor, tensor.detach().clone()) for tensor in self.tensors]
+    def snapshot(self, whole: bool = True) -> list[tuple[Tensor, Tensor]]:
+        """What a step changes in place, each with a copy, for taking the step back.
+
+        Args:
+            whole: everything; or else what has changed where the step itself finds that a number
+                is not finite, which is before it moves a weight.
+        """
+        changed = self.tensors
+        if not whole:
+            changed = self.eta.tensors if self.eta is not None and self.learns_from_next else []
+        return [(tensor, tensor.detach().clone()) for tensor in changed]
 
     @_in_own_precision
-    def descend(self, gradients: Gradients) -> None:
+    def descend(self, gradients: Gradients, check: Hear) -> None:
         """Steps 1 to 5: from the block's gradient to its trial weights, which it keeps.
 
         Args:
             gradients: one for each parameter. A parameter without one is left alone: it counts
                 as a zero gradient and does not decay.
+            check: called with what has to be finite, before anything changes.
         """
         group = self.group
         lr: Number = group["lr"]
@@ -178,16 +189,21 @@ class SubProblem:
             lr = lr.reshape(())
         g = self._zeros_for_missing(gradients)
         if group["max_grad_norm"] is not None:
-            g = clipped(g, group["max_grad_norm"])
+            norm = norm_of_all(g)
+            check(norm, _NORM, group["name"])
+            g = clipped(g, group["max_grad_norm"], norm)
         decays = [1 - lr * group["weight_decay"] if x is not None else 1 for x in gradients]
         if self.eta is None:
             step_size = torch.as_tensor(lr, dtype=self.dtype, device=g[0].device)
             self.step_sizes = [step_size for _ in g]
+            self._check_step(check, norm_of_all(g), step_size)
             self._move_fixed(g, lr, decays)
         else:
-            trace = self.eta.forward(gradient_statistics(g))
+            features = gradient_statistics(g)
+            trace = self.eta.forward(features)
             constants = self._coefficients(lr)
             found = [combine(*projected, *constants) for projected in map(_rows, trace.projected)]
+            self._check_step(check, features[:, 4].sum(), _sum(found))
             self._hold(g, trace, lr)
             each = found[0].unbind() if self.eta.one_group else found
             self.step_sizes = [
@@ -195,14 +211,15 @@ class SubProblem:
             ]
             self._move(g, decays)
         if group["radius"] is not None:
-            self._project_onto_ball()
+            self._project_onto_ball([gradient is not None for gradient in gradients])
 
     @_in_own_precision
-    def learn(self, meta_gradients: Gradients) -> None:
+    def learn(self, meta_gradients: Gradients, check: Hear) -> None:
         """Step 6: one plain gradient-descent step of the eta models on the meta loss.
 
         Args:
             meta_gradients: h, the gradient of the meta loss at the trial weights.
+            check: called with what has to be finite, after the step.
         """
         if self.eta is None:
             return
@@ -220,6 +237,11 @@ class SubProblem:
             for slope, projected in zip(slopes, trace.projected, strict=True)
         ]
         self.eta.descend(trace, grads, -self.group["meta_lr"])
+        check(_sum(self.eta.tensors), "the sum over the eta models", self.group["name"])
+
+    def _check_step(self, check: Hear, norm: Tensor, step_size: Tensor) -> None:
+        check(norm, _NORM, self.group["name"])
+        check(norm * step_size, "the length of the step", self.group["name"])
 
     def _coefficients(self, lr: Number) -> tuple[Number, Number]:
         return coefficients(self.group["parts"], lr, relative_factor(self.group["relative"]))
@@ -283,22 +305,30 @@ class SubProblem:
             for parameter, state in zip(self.parameters, self.states, strict=True)
         ]
 
-    def _project_onto_ball(self) -> None:
+    def _project_onto_ball(self, moved: Sequence[bool]) -> None:
+        """A tensor without a gradient, such as a frozen one, stays where it is."""
         away = self._from_center()
-        distance = norm_of_all(away)
+        distance = norm_of_all(
+            [x if moves else x.new_zeros(()) for x, moves in zip(away, moved, strict=True)]
+        )
         scale = (self.group["radius"] / distance).clamp(max=1.0)
-        for parameter, state, offset in zip(self.parameters, self.states, away, strict=True):
-            state["ball_scale"].copy_(scale)
+        found = zip(self.parameters, self.states, away, moved, strict=True)
+        for parameter, state, offset, moves in found:
+            state["ball_scale"].copy_(scale if moves else torch.ones_like(scale))
+            if not moves:
+                continue
             projected = state["center"] + scale * offset
             parameter.copy_(torch.where(scale < 1, projected, parameter.to(self.dtype)))
 
     def _through_ball(self, h: list[Tensor]) -> list[Tensor]:
         """Derivative of the projection: s (h − u ⟨u, h⟩) outside the ball, u the unit radius."""
-        away = self._from_center()
-        scale = self.states[0]["ball_scale"]
+        scales = [state["ball_scale"] for state in self.states]
+        # Of those that were projected.
+        away = [torch.where(s < 1, x, 0) for s, x in zip(scales, self._from_center(), strict=True)]
         inner = torch.stack([(a * b).sum() for a, b in zip(away, h, strict=True)]).sum()
-        along = torch.where(scale < 1, inner / norm_of_all(away).square(), 0.0)
-        return [scale * (b - along * a) for a, b in zip(away, h, strict=True)]
+        square = norm_of_all(away).square()
+        along = torch.where(square > 0, inner / square, 0.0)
+        return [s * (b - along * a) for s, a, b in zip(scales, away, h, strict=True)]
 
 
 def _structure(group: dict[str, Any]) -> tuple[Any, ...]:
@@ -321,17 +351,28 @@ def _product(g: Tensor, h: Tensor, shape: torch.Size) -> Tensor:
     return (g * h).sum_to_size(shape).flatten()
 
 
+def _sum(tensors: Sequence[Tensor]) -> Tensor:
+    """Of all elements; finite if and only if each of them is, up to overflow."""
+    first, *others = [tensor.sum() for tensor in tensors]
+    return torch.stack([first, *others]).sum() if others else first
+
+
 def norm_of_all(tensors: Sequence[Tensor]) -> Tensor:
     """Euclidean norm of several tensors taken as one vector."""
     return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(t) for t in tensors]))
 
 
-def clipped(gradients: Sequence[Tensor], max_norm: float) -> list[Tensor]:
+def clipped(gradients: Sequence[Tensor], max_norm: float, norm: Tensor) -> list[Tensor]:
     """The block's gradient, shortened to `max_norm` if it is longer.
 
+    Args:
+        gradients: of its tensors.
+        max_norm: the largest length.
+        norm: its length.
+
     Examples:
-        >>> clipped([torch.tensor([3.0, 4.0])], 1.0)
+        >>> clipped([torch.tensor([3.0, 4.0])], 1.0, torch.tensor(5.0))
         [tensor([0.6000, 0.8000])]
     """
-    scale = (max_norm / norm_of_all(gradients)).clamp(max=1.0)
+    scale = (max_norm / norm).clamp(max=1.0)
     return [gradient * scale for gradient in gradients]

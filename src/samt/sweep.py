@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from samt.errors import ClosureRequiredError, OptionError
-from samt.evaluation import Evaluated, Loss, RepeatedEvaluation
+from samt.evaluation import Evaluated, Loss, RepeatedEvaluation, take_back
+from samt.finite import FiniteNumbers, Hear, is_read_late
 from samt.parameters import refuse_sparse
 from samt.ranks import Ranks
 from samt.subproblem import Gradients, SubProblem
@@ -19,7 +20,7 @@ class Sweep:
         evaluation: evaluates the loss; entered.
         closure: the loss of the mini-batch S.
         meta: the losses of the meta batches, by kind.
-        check: called with the block and the loss after each evaluation.
+        check: called with every number that has to be finite; raises if it can see that it is not.
         report: called with the block and the loss of its first pass after each update.
     """
 
@@ -28,7 +29,7 @@ class Sweep:
         evaluation: RepeatedEvaluation,
         closure: Callable[[], Any],
         meta: Mapping[str, Callable[[], Any]],
-        check: Callable[[SubProblem, Loss], None],
+        check: Hear,
         report: Callable[[SubProblem, Loss], None],
     ) -> None:
         self._evaluation = evaluation
@@ -68,19 +69,19 @@ class Sweep:
             was none.
         """
         undoable = following is not None or block.looks_ahead or self._evaluation.is_judged_late
-        self._evaluation.about_to_change(block.index, block.snapshot() if undoable else ())
+        self._evaluation.about_to_change(block.index, block.snapshot(whole=undoable))
         if block.learns_from_next:
-            block.learn(g)
-        block.descend(g)
+            block.learn(g, self._check)
+        block.descend(g, self._check)
         if not block.looks_ahead:
             return None
         if block.kind == "same" and following is not None:
             # The pass that gives this block's h gives the gradient of the following update too.
             both = self._evaluate(self._closure, [block, following], following)
-            block.learn(both.gradients[block.index])
+            block.learn(both.gradients[block.index], self._check)
             return both
         ahead = self._evaluate(self._meta[block.kind], [block], following)
-        block.learn(ahead.gradients[block.index])
+        block.learn(ahead.gradients[block.index], self._check)
         return None
 
     def _evaluate(
@@ -96,7 +97,7 @@ class Sweep:
             None if next_changed is None else next_changed.index,
         )
         blocks[0].group["passes"] += self._evaluation.count - count
-        self._check(blocks[0], result.loss)
+        self._check(result.loss, "the loss", blocks[0].group["name"])
         return result
 
 
@@ -113,6 +114,7 @@ def step_on_gradients(
     report: Callable[[SubProblem, Loss | None], None],
     cure: str,
     ranks: Ranks,
+    finite: FiniteNumbers,
 ) -> None:
     """`loss.backward(); optimizer.step()`: the gradients are there, and no other is needed.
 
@@ -121,8 +123,10 @@ def step_on_gradients(
         report: called after each update.
         cure: how to build an optimizer that can take such a step.
         ranks: over which the gradients are averaged.
+        finite: hears of every number that has to be finite.
 
     Raises:
+        NonFiniteLossError: one is not; nothing has changed.
         ClosureRequiredError: this mode evaluates the loss again.
         UnsupportedGradientError: a gradient is sparse.
     """
@@ -138,8 +142,16 @@ def step_on_gradients(
         for gradient in gradients:
             refuse_sparse(gradient)
         _, gradients = ranks.average(None, gradients, block.parameters)
-        if block.learns_from_next:
-            block.learn(gradients)
-        block.descend(gradients)
+        undo = block.snapshot(whole=any(is_read_late(p.device) for p in block.parameters))
+        try:
+            if block.learns_from_next:
+                block.learn(gradients, finite.hear)
+            block.descend(gradients, finite.hear)
+        except BaseException:
+            take_back(undo)
+            raise
+        fine = finite.end_step()
+        if fine is not None:
+            take_back(undo, fine)
         block.group["passes"] += 1
         report(block, None)

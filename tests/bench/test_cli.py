@@ -202,6 +202,10 @@ def test_a_diverged_run_is_code_1_and_its_row_is_nan(
     assert outcome.code == 1
     assert "diverged" in outcome.out
     assert math.isnan(float(rows(tmp_path / "run" / "metrics.csv")[-1]["test_accuracy"]))
+    assert "diverged in epoch 1: the checkpoint keeps the weights of epoch 0" in outcome.out
+    saved = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+    assert saved["status"] == "diverged"
+    assert all(weight.isfinite().all() for weight in saved["model"].values())
     again = samt_here("train", "--run-dir", tmp_path / "run", "--resume")
     assert again.code == 1
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from samt.errors import OptionError, explain_unknown_options, suggestion
+from samt.finite import Hear
 from samt.optimizer import PaperSAMT
 from samt.subproblem import Gradients, SubProblem, norm_of_all
 
@@ -30,13 +31,14 @@ ORDERS = ("reverse", "forward")
 class _Layer(SubProblem):
     """The sub-problem of one layer, with normalised steps where the group wants them."""
 
-    def descend(self, gradients: Gradients) -> None:
+    def descend(self, gradients: Gradients, check: Hear) -> None:
         present = [gradient.to(self.dtype) for gradient in gradients if gradient is not None]
         if present and self.group["normalized"]:
             norm = norm_of_all(present)
+            check(norm, "the norm of the gradient", self.group["name"])
             scale = torch.where(norm > 0, 1 / norm, 0)
             gradients = [None if g is None else g.to(self.dtype) * scale for g in gradients]
-        super().descend(gradients)
+        super().descend(gradients, check)
 
 
 class Dante(PaperSAMT):

@@ -25,7 +25,14 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from samt.errors import OptionError, UnsupportedGradientError, explain_unknown_options, suggestion
+from samt.errors import (
+    NonFiniteLossError,
+    OptionError,
+    UnsupportedGradientError,
+    explain_unknown_options,
+    suggestion,
+)
+from samt.finite import is_read_late
 from samt.options import check_spelling
 
 Tensors: TypeAlias = list[Tensor]
@@ -90,6 +97,8 @@ class HypergradientDescent(torch.optim.Optimizer, ABC):
 
         Raises:
             UnsupportedGradientError: a gradient is sparse; nothing was changed.
+            NonFiniteLossError: a gradient or a learned α is NaN or infinite; nothing was changed.
+                An accelerator is not waited for, and nothing is refused there.
         """
         loss = None
         if closure is not None:
@@ -101,26 +110,41 @@ class HypergradientDescent(torch.optim.Optimizer, ABC):
                     f"{type(self).__name__} does not support sparse gradients: build the "
                     "embedding with sparse=False"
                 )
-        for group in self.param_groups:
-            self._step_group(group)
+        for index, group in enumerate(self.param_groups):
+            gradients = [p.grad for p in group["params"] if p.grad is not None]
+            square = _squared_norm(gradients)
+            _refuse_unless_finite("the squared norm of the gradient", square, group, index)
+        learned = [self._prepared(group, index) for index, group in enumerate(self.param_groups)]
+        for group, (gradients, lr) in zip(self.param_groups, learned, strict=True):
+            group["calls"] = group.get("calls", 0) + 1
+            self._step_group(group, gradients, lr)
         return loss
 
-    def _step_group(self, group: Group) -> None:
+    def _prepared(self, group: Group, index: int) -> tuple[Tensors, Tensor]:
+        """The gradients of the parameters that have one, weight decay included, and the new α."""
+        parameters = [p for p in group["params"] if p.grad is not None]
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        if not parameters:
+            return [], _learned_lr(group)
+        if group["weight_decay"] != 0:
+            decay = group["weight_decay"]
+            gradients = list(torch._foreach_add(gradients, parameters, alpha=decay))
+        for parameter in parameters:
+            self._complete(self.state[parameter], parameter, group)
+        lr = _next_lr(group, gradients, [self.state[p]["previous_update"] for p in parameters])
+        _refuse_unless_finite("the learned lr", lr, group, index)
+        return gradients, lr
+
+    def _step_group(self, group: Group, gradients: Tensors, new_lr: Tensor) -> None:
         idle = [self.state[p] for p in group["params"] if p.grad is None and p in self.state]
         if idle:  # α does not act through a parameter that is not moved
             torch._foreach_zero_([state["previous_update"] for state in idle])
         parameters = [p for p in group["params"] if p.grad is not None]
         if not parameters:
             return
-        gradients = [p.grad for p in parameters]
-        if group["weight_decay"] != 0:
-            decay = group["weight_decay"]
-            gradients = list(torch._foreach_add(gradients, parameters, alpha=decay))
         states = [self.state[p] for p in parameters]
-        for state, parameter in zip(states, parameters, strict=True):
-            self._complete(state, parameter, group)
         updates = [state["previous_update"] for state in states]
-        lr = _learn(group, gradients, updates)
+        lr = _learned_lr(group).copy_(new_lr)
         self._update(group, states, gradients, updates)
         weights = [p.to(lr.dtype) for p in parameters]  # themselves, but for low precision
         # Not alpha=-lr, which would read lr on the host; on a CPU it is what SGD computes.
@@ -344,14 +368,30 @@ class AdamHD(HypergradientDescent):
         torch._foreach_mul_(u, m)
 
 
-def _learn(group: Group, gradients: Tensors, updates: Tensors) -> Tensor:
+def _squared_norm(gradients: Tensors) -> Tensor:
+    if not gradients:
+        return torch.zeros(())
+    dtype = torch.promote_types(gradients[0].dtype, torch.float32)  # a float16 norm overflows
+    return torch.stack(list(torch._foreach_norm(gradients, dtype=dtype))).square().sum()
+
+
+def _refuse_unless_finite(what: str, number: Tensor, group: Group, index: int) -> None:
+    if not is_read_late(number.device) and not math.isfinite(number):
+        raise NonFiniteLossError(
+            f"{what} is {float(number)} in block {group.get('name', index)!r} at step "
+            f"{group.get('calls', 0)}; weights and state are those of before this step: lower lr "
+            "or hypergrad_lr, or look for bad values in the batch"
+        )
+
+
+def _next_lr(group: Group, gradients: Tensors, updates: Tensors) -> Tensor:
     """The group's α, after one step of its own by the rule."""
     lr, beta = _learned_lr(group), group["hypergrad_lr"]
     descent = _dot(gradients, updates, lr.dtype)  # −∂f/∂α
     if group["rule"] == "additive":
-        return lr.add_(descent, alpha=beta)
+        return lr.add(descent, alpha=beta)
     lengths = _dot(gradients, gradients, lr.dtype).sqrt() * _dot(updates, updates, lr.dtype).sqrt()
-    return lr.mul_(1 + beta * torch.where(lengths > 0, descent / lengths, 0))
+    return lr.mul(1 + beta * torch.where(lengths > 0, descent / lengths, 0))
 
 
 def _dot(ones: Tensors, others: Tensors, dtype: torch.dtype) -> Tensor:

@@ -173,6 +173,10 @@ def _train(written: Mapping[str, Any]) -> int:
         record = _watched(run)
     except KeyboardInterrupt:
         return _interrupted(f"samt train --run-dir {shlex.quote(str(path))} --resume")
+    if record.status == "diverged":
+        epoch = record.last.epoch
+        line = f"diverged in epoch {epoch}: the checkpoint keeps the weights of epoch {epoch - 1}"
+        console.print(line, highlight=False, soft_wrap=True)
     console.print(f"metrics and checkpoint in {path}", highlight=False, soft_wrap=True)
     return DIVERGED if record.status == "diverged" else 0
 

@@ -251,6 +251,20 @@ class RunFolder:
             )
         return payload
 
+    def last_state(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Model, method and random states of the checkpoint that is there.
+
+        Args:
+            settings: record of the run.
+
+        Raises:
+            CheckpointError: it is missing, damaged, or belongs to another run.
+        """
+        payload = self.load(settings)
+        if payload is None:
+            raise CheckpointError(f"{self.checkpoint} is gone: leave run folders alone in a run")
+        return {name: payload[name] for name in ("model", "method", "rng")}
+
     def _read_checkpoint(self) -> dict[str, Any]:
         try:
             # torch.load does not look at the checksums in the file; zipfile does.

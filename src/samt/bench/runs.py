@@ -81,7 +81,8 @@ class Run:
             observer: is told what happens.
 
         Returns:
-            All metrics, with status "finished" or "diverged".
+            All metrics, with status "finished" or "diverged". After an epoch that diverged the
+            checkpoint has its metrics, and the weights and the state of the epoch before.
         """
         torch.set_num_threads(self.settings.threads or 1)
         self.folder.check(self._record, resume=self.resume, overwrite=self.overwrite)
@@ -99,7 +100,10 @@ class Run:
             epoch = record.last.epoch + 1
             row = trainer.train_epoch(epoch, lambda *seen, epoch=epoch: observer.step(epoch, *seen))
             record = self._so_far(trainer, (*record.metrics, row))
-            self.folder.save(self._record, record, trainer.state_dict())
+            state = trainer.state_dict()
+            if record.status == "diverged":  # its weights are of no use to anybody
+                state = self.folder.last_state(self._record)
+            self.folder.save(self._record, record, state)
             observer.epoch(record)
         return record
 

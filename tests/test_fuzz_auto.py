@@ -1,0 +1,110 @@
+"""A search for a wrong number of `preset="auto"`: random models, options and events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.stateful import initialize
+from torch import Tensor
+
+import samt
+from samt.auto_reference import AutoReference
+from samt.closures import Closure
+
+from .conftest import Batch
+from .optimizer_machine import MODELS, SEARCH, OptimizerMachine, assert_close, loss_fn
+from .test_checkpoint import assert_same
+from .test_repeated_evaluation import WithBackward
+
+_BLOCK = {
+    "lr": st.sampled_from([1e-3, 0.1, 1.0]),
+    "betas": st.sampled_from([(0.9, 0.99), (0.0, 0.5), (0.5, 0.0)]),
+    "eps": st.sampled_from([1e-8, 1e-3]),
+    "weight_decay": st.sampled_from([0.0, 0.5]),
+    "meta_lr": st.sampled_from([0, 0.25, 2.0]),
+    "seed": st.integers(0, 2**40),
+}
+_WHOLE = {**_BLOCK, "projection": st.sampled_from(["tanh", "sigmoid"])}
+
+
+class AutoMachine(OptimizerMachine):
+    """A training with the default preset."""
+
+    @initialize(
+        kind=st.sampled_from(sorted(MODELS)),
+        wide=st.sampled_from([True, True, True, False]),
+        partition=st.sampled_from([None, None, 1, 2]),
+        options=st.fixed_dictionaries(
+            # So that gradients at the average come soon.
+            {
+                "total_steps": st.sampled_from([9, 16]),
+                "meta_every": st.sampled_from([2, 3]),
+                "eta_hidden": st.sampled_from([1, 5]),
+            },
+            optional=_WHOLE,
+        ),
+        of_groups=st.lists(st.fixed_dictionaries({}, optional=_BLOCK), max_size=3),
+        empty=st.sampled_from([None, None, 0, 1, 9]),
+        later=st.booleans(),
+        style=st.sampled_from([Closure, WithBackward, None]),
+    )
+    def start(self, style: type[Closure] | None, **choices: Any) -> None:
+        self.style = style
+        self.begin(**choices)
+
+    def make(self, groups: list[dict[str, Any]]) -> samt.AutoSAMT:
+        return samt.AutoSAMT(groups, **self.options)
+
+    def make_oracle(self) -> AutoReference:
+        return AutoReference(self.model, loss_fn, self.optimizer.param_groups)
+
+    def oracle_step(self, data: Batch, other: Batch) -> Tensor:
+        loss: Tensor = self.oracle.step(data)
+        return loss
+
+    def fast_step(self, data: Batch, other: Batch, fault: Callable[[], Any]) -> Any:
+        def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+            factor = fault()
+            return loss_fn(outputs, targets) * (1 if factor is None else factor)
+
+        if self.style is not None:
+            return self.optimizer.step(self.style(self.model, loss, data))
+        self.model.zero_grad()
+        value = loss(self.model(data[0]), data[1])
+        if value.requires_grad:
+            value.backward()
+        self.optimizer.step()
+        self.model.zero_grad()
+        return value.detach()
+
+    def sees_nothing(self) -> bool:
+        """In the plain loop it has the gradients alone."""
+        held = [p for group in self.optimizer.param_groups for p in group["params"]]
+        return self.style is None and not (held and all(p.requires_grad for p in held))
+
+    def traceless(self, after: dict[str, Any], before: dict[str, Any]) -> bool:
+        """The one evaluation has drawn its numbers and moved its buffers, as in torch."""
+        parameters = [name for name, _ in self.model.named_parameters()]
+        for kept in ("optimizer", "requires_grad", "passes"):
+            assert_same(after[kept], before[kept])
+        for name in parameters:
+            assert_same(after["model"][name], before["model"][name])
+        self.model.load_state_dict(before["model"])
+        return True
+
+    def agree(self) -> None:
+        for name, parameter in self.model.named_parameters():
+            assert_close(parameter, self.oracle.parameters[name], name)
+        for name, buffer in self.model.named_buffers():
+            assert_close(buffer, self.oracle.buffers[name], name)
+        for group in self.optimizer.param_groups:
+            for name, parameter in zip(group["param_names"], group["params"], strict=True):
+                state = self.optimizer.state[parameter]
+                for key, value in self.oracle.state(name).items():
+                    assert_close(state[key], value, f"{key} of {name}")
+
+
+TestAuto = AutoMachine.TestCase
+TestAuto.settings = SEARCH
