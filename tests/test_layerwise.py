@@ -370,3 +370,12 @@ def test_wrong_use_is_answered_with_the_cure(options: dict[str, Any], cure: str)
 def test_a_misspelled_option_is_named() -> None:
     with pytest.raises(UnknownOptionError, match="did you mean 'gamma'"):
         BCD(*data(), [5], gama=1.0)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("name", SOLVERS)
+def test_data_that_are_not_finite_are_refused(name: str, bad: float) -> None:
+    inputs, targets = data()
+    inputs[3, 1] = bad
+    with pytest.raises(OptionError, match="inputs hold NaN or infinity"):
+        SOLVERS[name](inputs, targets, [4])

@@ -218,7 +218,8 @@ def test_tiny_gradients_teach_no_huge_lesson() -> None:
     model = network()
     optimizer = samt.AutoSAMT(samt.blocks(model), total_steps=24, meta_every=3)
     for number in range(18):
-        step(model, optimizer, data(number), lambda o, t: 1e-21 * LOSS(o, t))
+        scale = 1.0 if number < 8 else 1e-26
+        step(model, optimizer, data(number), lambda o, t, s=scale: s * LOSS(o, t))
     slopes = [abs(float(optimizer.state[p]["slope"])) for p in model.parameters()]
     assert max(slopes) <= 1
 
@@ -288,3 +289,19 @@ def test_auto_on_an_accelerator_waits_for_nothing_and_moves_nothing(
         plain_step(model, optimizer, data(done, dtype=dtype))
     plain_step(model, optimizer, data(done, dtype=dtype))
     assert all(p.isfinite().all() for p in model.parameters())
+
+
+def test_dante_does_not_normalise_a_gradient_whose_length_overflows_to_zero() -> None:
+    model = network()
+    optimizer = Dante(samt.blocks(model), fresh_batches=True)
+    weight = model.get_parameter("3.weight")
+    weight.grad = torch.full_like(weight, 1e30)
+    optimizer.step()  # of one element, the length is there
+    assert weight.item() != network().get_parameter("3.weight").item()
+    first = Dante(samt.blocks(model[0]), fresh_batches=True)  # type: ignore[index]
+    before = everything(model, first)
+    for parameter in first.param_groups[0]["params"]:
+        parameter.grad = torch.full_like(parameter, 1e30)
+    with pytest.raises(NonFiniteLossError, match="norm of the gradient is inf"):
+        first.step()
+    assert_same(everything(model, first), before)

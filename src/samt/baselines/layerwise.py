@@ -89,6 +89,9 @@ class LayerwiseSolver(ABC):
                 f"inputs must be float32 or float64 with one sample per row, not {inputs.dtype} "
                 f"of shape {tuple(inputs.shape)}: convert them with inputs.float()"
             )
+        for what, values in (("inputs", inputs), ("targets", targets)):
+            if not values.isfinite().all():
+                raise OptionError(f"{what} hold NaN or infinity: leave out or mend these samples")
         if activation not in ACTIVATIONS:
             known = suggestion(activation, ACTIVATIONS)
             raise OptionError(f"unknown activation '{activation}': {known}")
