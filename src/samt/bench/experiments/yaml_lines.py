@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from samt.bench.errors import ExperimentError
+from samt.bench.untrusted import opened
 
 _LARGEST = 1 << 18  # bytes
 _MOST = 50_000  # fields and values, those that aliases repeat included
@@ -75,11 +76,13 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
     """
     walk = _Walk(path)
     try:
-        if path.stat().st_size > _LARGEST:
+        with opened(path) as file:
+            content = file.read(_LARGEST + 1)
+        if len(content) > _LARGEST:
             raise ExperimentError(
                 f"{path} is larger than {_LARGEST >> 10} KiB: is it an experiment file?"
             )
-        text = path.read_bytes().decode("utf-8")
+        text = content.decode("utf-8")
         root = yaml.compose(text, Loader=_Loader)
         if not isinstance(root, yaml.MappingNode):
             raise ExperimentError(f"{path} holds no fields: write name, data, methods and budget")
