@@ -14,6 +14,7 @@ from samt.bench.untrusted import opened
 
 _LARGEST = 1 << 18  # bytes
 _MOST = 50_000  # fields and values, those that aliases repeat included
+_LONGEST_NUMBER = 10_000  # characters
 _TEXT, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 
 
@@ -109,6 +110,9 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]
     """Numbers as in YAML 1.2, where 1e-3 is one; and every mistake has a line."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        # In base 60, which YAML has, its time is quadratic.
+        if node.tag == "tag:yaml.org,2002:int" and len(node.value) > _LONGEST_NUMBER:
+            raise _constructor_error(node, "this number is too large")
         try:
             value = super().construct_object(node, deep)
         except (ValueError, LookupError, ArithmeticError, AttributeError, TypeError) as error:
