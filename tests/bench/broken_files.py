@@ -30,6 +30,7 @@ def profile(*lines: str) -> str:
 
 
 LONG = "x" * 5000
+_MANY = [round(0.01 * number, 2) for number in range(30)]
 # Text, line, field, and words of the cure.
 BROKEN: dict[str, tuple[str, int, str, str]] = {
     "unknown field": (more("batchsize: 3\n"), 5, "batchsize", "did you mean 'batch_size'"),
@@ -138,6 +139,23 @@ BROKEN: dict[str, tuple[str, int, str, str]] = {
     "passes half": (but(budget="{passes: 1.5}"), 4, "budget.passes", "valid integer"),
     "passes huge": (but(budget="{passes: 0xffffffffffffffffff}"), 4, "budget.passes", "too large"),
     "seconds zero": (but(budget="{seconds: 0}"), 4, "budget.seconds", "greater than 0"),
+    "seeds in base 60": (more(f"seeds: 1{':1' * 100_000}\n"), 5, "seeds", "number is too large"),
+    "too many methods": (
+        methods(
+            f"- {{method: sgd, options: {{lr: {_MANY}, momentum: {_MANY}, weight_decay: {_MANY}}}}}"
+        ),
+        *(5, "methods.0.options", "more than 10000 methods: write fewer"),
+    ),
+    "too much to choose from": (
+        methods(
+            f"- {{method: sgd, tune: {{lr: {_MANY}, momentum: {_MANY}, weight_decay: {_MANY}}}}}"
+        ),
+        *(5, "methods.0.tune", "more than 10000 methods: write fewer"),
+    ),
+    "too many cells": (
+        methods(f"- {{method: sgd, options: {{lr: {_MANY}}}}}") + "seeds: 5000\n",
+        *(4, "methods", "more than 100000 cells: write several files"),
+    ),
     "seed negative": (more("seeds: [0, -1]\n"), 5, "seeds.1", "greater than or equal to 0"),
     "seed bool": (more("seeds: [true]\n"), 5, "seeds.0", "valid integer"),
     "seed twice": (more("seeds:\n- 0\n- 1\n- 0\n"), 8, "seeds.2", "0 stands twice: remove one"),

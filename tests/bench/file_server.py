@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ class Server:
         ranges: answer requests for the rest of a file with the rest.
         breaks: close the connection after this many bytes, once for each entry.
         wrong_range: answer with a rest that starts elsewhere.
+        moved: where a path is now, by path.
+        tls: to speak https with.
     """
 
     files: dict[str, bytes]
@@ -27,6 +30,8 @@ class Server:
     breaks: list[int] = field(default_factory=list)
     wrong_range: bool = False
     asked: list[tuple[str, str | None]] = field(default_factory=list)
+    moved: dict[str, str] = field(default_factory=dict)
+    tls: ssl.SSLContext | None = None
     sent: int = 0
     url: str = ""
 
@@ -39,6 +44,11 @@ def serving(server: Server) -> Iterator[Server]:
         def do_GET(self) -> None:
             wanted = self.headers.get("Range")
             server.asked.append((self.path, wanted))
+            if self.path in server.moved:
+                self.send_response(302)
+                self.send_header("Location", server.moved[self.path])
+                self.end_headers()
+                return
             content = server.files.get(self.path)
             if content is None:
                 self.send_error(404)
@@ -71,7 +81,10 @@ def serving(server: Server) -> Iterator[Server]:
             """Nothing on the terminal."""
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        server.url = f"http://127.0.0.1:{running.server_address[1]}"
+        if server.tls is not None:
+            running.socket = server.tls.wrap_socket(running.socket, server_side=True)
+        scheme = "https" if server.tls else "http"
+        server.url = f"{scheme}://127.0.0.1:{running.server_address[1]}"
         thread = threading.Thread(target=running.serve_forever, args=(0.02,))
         thread.start()
         try:

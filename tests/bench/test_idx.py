@@ -129,3 +129,10 @@ def test_wrong_magic_names_both_numbers(tmp_path: Path) -> None:
 def test_a_folder_in_place_of_the_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot read"):
         read_idx(tmp_path, 3)
+
+
+def test_sizes_beside_a_zero_are_not_believed(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(struct.pack(">4I", 0x0803, 0, 2**32 - 1, 2**32 - 1))
+    with pytest.raises(DataError, match="cut off"):
+        read_idx(path, 3)

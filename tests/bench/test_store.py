@@ -386,3 +386,16 @@ def test_temporary_files_are_leftovers_when_they_are_old(tmp_path: Path) -> None
     assert store.leftovers() == [str(paths[0])]
     assert store.leftovers(older=-60) == list(map(str, paths))
     assert (list(store.summaries()), store.damaged) == ([ONE], {})
+
+
+def test_the_files_of_another_cell_are_not_taken_for_a_result(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    store.save(ONE, SUMMARY, [ROW])
+    for folder, ending in (("cells", "json"), ("curves", "parquet")):
+        content = (tmp_path / folder / f"{ONE}.{ending}").read_bytes()
+        (tmp_path / folder / f"{TWO}.{ending}").write_bytes(content)
+    assert set(store.summaries()) == {ONE}
+    assert list(store.damaged) == [str(tmp_path / "cells" / f"{TWO}.json")]
+    with pytest.raises(ResultsError, match="damaged"):
+        store.curve(TWO)
+    assert len(store.curve(ONE)) == 1

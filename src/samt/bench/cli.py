@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from rich.console import Console
 
 from samt.bench import data as datasets
 from samt.bench import options as flag
@@ -26,6 +25,7 @@ from samt.bench.report.tables import comparison_table
 from samt.bench.results import Record, RunFolder, write_atomically
 from samt.bench.runs import Run, resumed_settings
 from samt.bench.settings import Settings
+from samt.bench.terminal import complain, console, say
 from samt.errors import SAMTError
 
 DIVERGED, USER_ERROR, INTERRUPTED = 1, 2, 130
@@ -40,7 +40,6 @@ app.add_typer(data_commands.app, name="data")
 app.command()(run_command.run)
 app.add_typer(results_commands.app, name="results")
 app.command()(report_command.report)
-console = Console()
 
 
 @app.command()
@@ -176,8 +175,8 @@ def _train(written: Mapping[str, Any]) -> int:
     if record.status == "diverged":
         epoch = record.last.epoch
         line = f"diverged in epoch {epoch}: the checkpoint keeps the weights of epoch {epoch - 1}"
-        console.print(line, highlight=False, soft_wrap=True)
-    console.print(f"metrics and checkpoint in {path}", highlight=False, soft_wrap=True)
+        say(line)
+    say(f"metrics and checkpoint in {path}")
     return DIVERGED if record.status == "diverged" else 0
 
 
@@ -239,13 +238,10 @@ def _watched(run: Run) -> Record:
     with watch(console, label) as observer:
         record = run.execute(observer)
     last = record.last
-    console.print(
+    say(
         f"{label}: {record.status} after {last.epoch} epochs, test {record.metric} "
         f"{metric_text(record.metric, last.test_metric)}, train loss {last.train_loss:.4g}, "
-        f"{last.seconds:.1f} s",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
+        f"{last.seconds:.1f} s"
     )
     return record
 
@@ -258,7 +254,7 @@ def _report(results: Sequence[Result], path: Path, title: str) -> None:
     write_atomically(path / "comparison.csv", summaries_csv(summaries, metric).encode())
     write_atomically(path / "comparison.png", comparison_png(results, title))
     console.print(comparison_table(summaries, metric, title))
-    console.print(f"picture: {path / 'comparison.png'}", highlight=False, soft_wrap=True)
+    say(f"picture: {path / 'comparison.png'}")
 
 
 def _title(settings: Settings, results: Sequence[Result]) -> str:
@@ -271,13 +267,8 @@ def _title(settings: Settings, results: Sequence[Result]) -> str:
 
 
 def _interrupted(command: str) -> int:
-    _say(f"samt: stopped; the last finished epoch is saved, continue with: {command}")
+    complain(f"samt: stopped; the last finished epoch is saved, continue with: {command}")
     return INTERRUPTED
-
-
-def _say(line: str) -> None:
-    """One line on standard error, whatever the message holds."""
-    sys.stderr.write(" ".join(line.splitlines()) + "\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -293,7 +284,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         code = app(args=words or ["--help"], prog_name="samt", standalone_mode=False)
     except (UserError, SAMTError) as error:
-        _say(f"samt: error: {error}")
+        complain(f"samt: error: {error}")
         code = USER_ERROR
     except KeyboardInterrupt:
         code = INTERRUPTED
@@ -302,7 +293,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         message = getattr(error, "format_message", None)
         if message is None:
             raise
-        _say(f"samt: error: {message()} (see samt --help)")
+        complain(f"samt: error: {message()} (see samt --help)")
         code = USER_ERROR
     sys.exit(code)
 

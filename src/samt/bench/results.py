@@ -17,10 +17,20 @@ import torch
 
 from samt.bench.errors import CheckpointError, RunFolderError, explained
 from samt.bench.settings import differences
+from samt.bench.untrusted import opened, parsed_json
 
 Status = Literal["running", "finished", "diverged"]
 _KEYS = {"format", "settings", "status", "metrics", "model", "method", "rng"}
 _FORMAT = 1
+_KINDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("method", "data", "model", "device"), (str,)),
+    **dict.fromkeys(("options", "given"), (dict,)),
+    **dict.fromkeys(("epochs", "batch_size", "seed"), (int,)),
+    "hidden": (list,),
+    "dropout": (int, float),
+    "threads": (int, type(None)),
+    "data_dir": (str, type(None)),
+}
 
 
 @dataclass(frozen=True)
@@ -121,6 +131,15 @@ def metrics_csv(metrics: Sequence[EpochMetrics], metric: str) -> str:
     return text.getvalue()
 
 
+def _is_settings(record: Any) -> bool:
+    """Whether this may be what `settings.as_record` made."""
+    if not isinstance(record, dict) or not {"method", "options", "data"} <= record.keys():
+        return False
+    return all(
+        type(record[name]) in kinds for name, kinds in _KINDS.items() if name in record
+    ) and all(type(width) is int for width in record.get("hidden", ()))
+
+
 class RunFolder:
     """One run on disk.
 
@@ -146,7 +165,8 @@ class RunFolder:
             RunFolderError: the file is damaged or not a record of samt.
         """
         try:
-            record = json.loads(self.settings.read_bytes())
+            with opened(self.settings) as file:
+                record = parsed_json(file.read())
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -155,7 +175,7 @@ class RunFolder:
             ) from error
         except ValueError:
             record = None
-        if not isinstance(record, dict) or not {"method", "options", "data"} <= record.keys():
+        if not _is_settings(record):
             raise RunFolderError(
                 f"{self.settings} was not written by samt, or is damaged: "
                 f"choose another --run-dir, or delete it"
@@ -268,7 +288,7 @@ class RunFolder:
     def _read_checkpoint(self) -> dict[str, Any]:
         try:
             # torch.load does not look at the checksums in the file; zipfile does.
-            with zipfile.ZipFile(self.checkpoint) as archive:
+            with opened(self.checkpoint) as file, zipfile.ZipFile(file) as archive:
                 damaged = archive.testzip()
             payload = None if damaged else torch.load(self.checkpoint, weights_only=True)
         except Exception:  # what a damaged file makes the unpickler raise has no common class

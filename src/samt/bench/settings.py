@@ -16,6 +16,7 @@ from samt.bench.errors import SettingsError
 from samt.bench.method_specs import MethodSpec, parse_spec
 
 _LARGEST_SEED = 2**40  # the largest that SAMT takes
+_MOST_THREADS = 1024
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,10 @@ class Settings:
             "batch-size": (self.batch_size >= 1, "1 or more"),
             "seed": (0 <= self.seed <= _LARGEST_SEED, "from 0 to 2**40"),
             "dropout": (0 <= self.dropout < 1, "at least 0 and below 1"),
-            "threads": (self.threads is None or self.threads >= 1, "1 or more"),
+            "threads": (
+                self.threads is None or 1 <= self.threads <= _MOST_THREADS,
+                f"1 or more, and {_MOST_THREADS} at most",
+            ),
             "hidden": (all(width >= 1 for width in self.hidden), "widths of 1 or more"),
         }
         for name, (holds, wanted) in checks.items():

@@ -13,6 +13,7 @@ from samt.bench.report import style
 from samt.bench.report.findings import gather
 from samt.bench.report.latex import latex_table, latex_text
 from samt.bench.report.paper_figures import paper_figures
+from samt.bench.report.publication import write_report
 from samt.bench.report.table_files import table_files
 from samt.bench.report.wording import slug
 
@@ -107,3 +108,14 @@ def test_page_and_figures_have_the_same_colours() -> None:
     css = (Path(style.__file__).parent / "assets" / "page.css").read_text(encoding="utf-8")
     for index, colour in enumerate(style.COLOURS):
         assert f"--series-{index}: light-dark({colour}," in css
+
+
+def test_labels_are_no_formulas_and_no_options_of_latex(store: Store, tmp_path: Path) -> None:
+    names = ("=cmd|' /C calc'!A0", "[9cm] x", "*x")
+    save_grid(store, "t", {name: {(16,): [0.9, 0.91]} for name in names})
+    write_report(store, tmp_path, figures=False)
+    assert "16,'=cmd|" in (tmp_path / "tables" / "t.csv").read_text()
+    tex = next((tmp_path / "tables").glob("*final.tex")).read_text()
+    rows = tex.split(r"\midrule")[1].splitlines()
+    assert not any(row.startswith(("[", "*")) for row in rows)
+    assert "{[}9cm] x" in tex

@@ -11,7 +11,8 @@ from playwright.sync_api import Locator
 from samt.bench.experiments.store import Store
 from samt.bench.report.publication import write_report
 
-from .conftest import Grid, Open, Opened, save_grid
+from ..stored_cells import save_cell, save_experiment
+from .conftest import HEAD, Grid, Open, Opened, save_grid, write
 from .test_page import HOSTILE
 
 _WIDTH = "document.documentElement.scrollWidth"
@@ -212,6 +213,44 @@ def test_hostile_names_are_inert(open_page: Open, store: Store, tmp_path: Path) 
     assert link in hover
     assert page.locator(".hoverlayer a").count() == 0
     assert opened.complaints == []
+
+
+def test_no_text_of_a_result_is_more_than_text(
+    open_page: Open, store: Store, tmp_path: Path
+) -> None:
+    hostile = f"{HOSTILE}\"'&amp;\u2028${{document.title='hacked'}}{{{{7*7}}}}<!--"
+    machine = dict.fromkeys(("host", "platform", "cpu", "device"), hostile)
+    more: dict[str, Any] = {
+        "data": hostile,
+        "machine": machine,
+        "versions": dict.fromkeys(("samt", "torch", "numpy", "python"), hostile),
+        "commit": hostile,
+        "started": hostile,
+    }
+    cells = save_grid(store, "t", {hostile: {(16,): [0.9, 0.91]}, "b": {(16,): [0.8, 0.8]}}, **more)
+    cells[save_cell(store, hostile, 9, 0.5, status="failed", **{**more, "error": hostile})] = (
+        hostile
+    )
+    record = dict.fromkeys(("title", "file", "profile", "command"), hostile)
+    save_experiment(store, "t", cells, absent={hostile: hostile}, **record)
+    (tmp_path / "results" / "cells" / f"{'0' * 16}.json").write_text("<script>")
+    field = '"' + hostile.replace('"', '""') + '"'
+    write(
+        tmp_path / "paper" / "reported" / "t.csv",
+        f"{HEAD}{field},mlp,16,{field},accuracy,9,{field}\n",
+    )
+    write(tmp_path / "paper" / "notes" / "t.md", hostile)
+    write_report(store, tmp_path / "report", paper=tmp_path / "paper", figures=False)
+    opened = open_page(tmp_path / "report")
+    opened.draw_all()
+    page = opened.page
+    assert opened.complaints == []
+    assert page.title() == "Results of SAMT, beside the published ones"
+    assert page.locator("img").count() == 0
+    assert page.locator("script").count() == 3  # numbers, plotly, ours
+    text = page.locator("main").inner_text()
+    assert text.count("</script><script>document.title='hacked'</script>") > 10
+    assert "${document.title='hacked'}{{7*7}}<!--" in text
 
 
 def test_on_paper(shown: Path, open_page: Open, tmp_path: Path) -> None:

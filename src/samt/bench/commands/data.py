@@ -7,19 +7,19 @@ from typing import Annotated
 
 import typer
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from samt.bench import data as datasets
 from samt.bench import options as flag
 from samt.bench.data.dataset import Dataset
 from samt.bench.data.download import is_official
 from samt.bench.data.registry import DATASETS, Entry, find, prepare
+from samt.bench.terminal import console, say
 
 app = typer.Typer(
     help="Data sets: which there are, what they hold, fetching them.", no_args_is_help=True
 )
-console = Console()
 
 _Name = Annotated[
     str, typer.Argument(metavar="NAME", help="A name from samt data list, or a path of your own.")
@@ -37,7 +37,7 @@ _SplitSeed = Annotated[
 def list_command(data_dir: flag.DataDir = None) -> int:
     """All registered data sets, and which of them are here."""
     folder = data_dir or datasets.default_data_dir()
-    table = Table(title=f"data sets, files in {folder}", title_justify="left", box=SIMPLE)
+    table = Table(title=Text(f"data sets, files in {folder}"), title_justify="left", box=SIMPLE)
     for column in ("name", "task", "what it is", "here", "download"):
         table.add_column(column, no_wrap=column != "what it is")
     for entry in DATASETS.values():
@@ -153,7 +153,7 @@ def _cure(entry: Entry) -> str:
 
 
 def _line(head: str, text: str) -> None:
-    console.print(f"{head:11}{text}", markup=False, highlight=False, soft_wrap=True)
+    say(f"{head:11}{text}")
 
 
 def _bytes(size: int) -> str:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markdown import Markdown
 
 from samt.bench import options as flag
@@ -19,9 +18,7 @@ from samt.bench.report.findings import gather
 from samt.bench.report.markdown import inserted
 from samt.bench.report.standing_text import standing_text
 from samt.bench.standing import standings
-
-console = Console()
-
+from samt.bench.terminal import console, say
 
 _Into = Annotated[
     Path | None,
@@ -107,7 +104,7 @@ def dependence(
 
 def _show(text: str, into: Path | None, name: str) -> None:
     if into is None:
-        console.print(Markdown(text))
+        console.print(Markdown(text, hyperlinks=False))
         return
     try:
         page = into.read_text(encoding="utf-8")
@@ -116,4 +113,4 @@ def _show(text: str, into: Path | None, name: str) -> None:
         raise ReportError(f"cannot write {into} ({error}): check --into") from error
     except ValueError as error:
         raise ReportError(f"{into}: {error}") from error
-    console.print(f"{name} in {into}", markup=False, highlight=False)
+    say(f"{name} in {into}")

@@ -6,16 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from samt.bench.experiments.store import Store
 from samt.bench.report.wording import counted
+from samt.bench.terminal import say
 
 if TYPE_CHECKING:
     from samt.bench.report.findings import Findings
-
-console = Console()
-
 
 _Results = Annotated[
     str,
@@ -77,17 +74,17 @@ def report(
     from samt.bench.report.publication import write_report
 
     store = Store(results)
-    written = write_report(*(store, output, only or (), paper), figures=figures, progress=_line)
+    written = write_report(*(store, output, only or (), paper), figures=figures, progress=say)
     for one in written.findings:
-        _line(f"{one.name}: {_verdict(one)}")
+        say(f"{one.name}: {_verdict(one)}")
     for path, reason in store.damaged.items():
-        _line(f"left out: {path}: {reason}")
+        say(f"left out: {path}: {reason}")
     folders = [
         f"{counted(len(paths), 'file')} in {paths[0].parent}"
         for paths in (written.tables, written.figures)
         if paths
     ]
-    _line(f"{written.page}; {'; '.join(folders)}")
+    say(f"{written.page}; {'; '.join(folders)}")
     return 0
 
 
@@ -99,7 +96,3 @@ def _verdict(findings: Findings) -> str:
     agree = found.compared - len(found.gaps)
     verb = "agrees" if found.compared == 1 else "agree"
     return f"{finished}, {agree} of {counted(found.compared, 'published number')} {verb}"
-
-
-def _line(text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)

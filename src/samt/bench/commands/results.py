@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
-from rich.console import Console
 
 from samt.bench import options as flag
 from samt.bench import statistics
@@ -19,6 +18,7 @@ from samt.bench.experiments import export, frames
 from samt.bench.experiments.merge import merge
 from samt.bench.experiments.store import STATUSES, Store
 from samt.bench.report import result_tables as tables
+from samt.bench.terminal import complain, console, say
 from samt.errors import suggestion
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ app = typer.Typer(
     help="Results of experiments: what there is, tables, export, merging, tidying up.",
     no_args_is_help=True,
 )
-console = Console()
 
 _PREFIX = re.compile(r"[0-9a-f]{4,16}")
 
@@ -41,7 +40,7 @@ def list_command(results: flag.Results = "results") -> int:
     if len(counts):
         console.print(tables.counts_table(counts, store.location))
     else:
-        _line(f"no results in {store.location}")
+        say(f"no results in {store.location}")
     _report_damage(store)
     return 0
 
@@ -139,7 +138,7 @@ def export_command(
         there = frame[~frame["status"].isin(frames.PENDING)]
         frame = frames.curves_frame(store, there["identity"])
     export.write(frame, form, output)
-    _line(f"{len(frame)} rows in {output}")
+    say(f"{len(frame)} rows in {output}")
     _report_damage(store)
     return 0
 
@@ -175,13 +174,13 @@ def merge_command(
     target = Store(results)
     for store in stores:
         done = merge(store, target, redefined=redefined)
-        _line(
+        say(
             f"{store.location}: {done.copied} copied, {done.replaced} replaced, {done.kept} kept, "
             f"{len(store.damaged)} damaged, "
             f"{done.experiments} experiments new or changed"
         )
         for name in done.other:
-            _line(
+            say(
                 f"{name} is defined otherwise there: its cells are here, its table is not "
                 f"(--redefined puts them into one)"
             )
@@ -221,20 +220,20 @@ def prune(
         paths, identities = store.leftovers(), _without_curve(store)
     for path in paths:
         reason = store.damaged.get(path)
-        _line(f"{path} ({reason})" if reason else path)
+        say(f"{path} ({reason})" if reason else path)
     for identity, text in identities:
-        _line(f"{identity}  {text}")
+        say(f"{identity}  {text}")
     found = _counted(len(paths), "file") + " and " + _counted(len(identities), "result")
     if dry_run or not (paths or identities):
-        _line(f"{found} to remove")
+        say(f"{found} to remove")
     elif yes or _agrees(f"remove {found}?"):
         for path in paths:
             store.delete(path)
         for identity, _ in identities:
             store.remove(identity)
-        _line(f"{found} removed")
+        say(f"{found} removed")
     else:
-        _line("nothing removed")
+        say("nothing removed")
     return 0
 
 
@@ -243,12 +242,12 @@ def _show_experiment(
 ) -> None:
     cells = frames.cells_frame(store, name)
     record = frames.experiment_record(store, name)
-    _line(f"{name}: {record['title']}" if record.get("title") else name)
+    say(f"{name}: {record['title']}" if record.get("title") else name)
     counts = cells["status"].value_counts()
-    _line(f"{_counted(len(cells), 'cell')}: {', '.join(f'{n} {one}' for one, n in counts.items())}")
+    say(f"{_counted(len(cells), 'cell')}: {', '.join(f'{n} {one}' for one, n in counts.items())}")
     absent = record.get("absent")
     for data, reason in absent.items() if isinstance(absent, dict) else ():
-        _line(f"without {data}: {reason}")
+        say(f"without {data}: {reason}")
     summaries = statistics.summarise(cells)
     labels = dict.fromkeys(one.label for one in summaries)
     if against is not None and against not in labels:
@@ -264,7 +263,7 @@ def _show_experiment(
         if differences := statistics.paired_differences(cells, metric, against):
             console.print(tables.differences_table(differences, what))
     if repeated := statistics.repeated_seeds(cells):
-        _line(
+        say(
             f"{_counted(repeated, 'cell')} repeat a seed with other code, versions or device; "
             f"each seed counts once, with the mean of its cells"
         )
@@ -286,9 +285,9 @@ def _show_cell(store: Store, prefix: str) -> None:
     trace = summary.pop("traceback", None)
     curve = store.curve(known[0])
     for name, value in tables.facts(summary):
-        _line(f"{name:24}{value}")
+        say(f"{name:24}{value}")
     if trace:
-        _line(str(trace).rstrip())
+        say(str(trace).rstrip())
     if len(curve):
         console.print(tables.curve_table(curve, str(summary.get("metric") or "")))
 
@@ -339,8 +338,4 @@ def _counted(number: int, what: str) -> str:
 
 def _report_damage(store: Store) -> None:
     for path, reason in store.damaged.items():
-        sys.stderr.write(" ".join(f"samt: left out {path}: {reason}".splitlines()) + "\n")
-
-
-def _line(text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+        complain(f"samt: left out {path}: {reason}")

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 
 from samt.bench import data as datasets
 from samt.bench import options as flag
@@ -25,9 +24,9 @@ from samt.bench.experiments.supervisor import interrupt, nursery
 from samt.bench.experiments.tensorboard import check_tensorboard
 from samt.bench.report.live import watch_cells
 from samt.bench.settings import torch_device
+from samt.bench.terminal import complain, console, say
 
 UNFINISHED, INTERRUPTED = 1, 130
-console = Console()
 
 _Names = Annotated[
     list[str],
@@ -123,7 +122,7 @@ def run(
         plans = _plans(names, profile, machine, only or [])
     for plan in plans:
         for reason in plan.absent.values():
-            _print(f"{plan.experiment.name}: left out: {reason}")
+            say(f"{plan.experiment.name}: left out: {reason}")
     if backend == "local" and jobs is None:
         jobs = default_jobs(threads)
     options = Options(backend, jobs, threads, address, tensorboard, checkpoint)
@@ -140,7 +139,7 @@ def run(
             signal.signal(one, handler)
     if not complete:
         command = shlex.join(["samt", *sys.argv[1:]])
-        sys.stderr.write(f"samt: stopped; what is finished is kept, go on with: {command}\n")
+        complain(f"samt: stopped; what is finished is kept, go on with: {command}")
         return INTERRUPTED
     return _conclude(runner, results)
 
@@ -164,7 +163,7 @@ def _plans(
     if not plans:
         raise next(iter((absent or nothing).values()))
     for name, reason in absent.items():
-        _print(f"{name}: left out: {reason}")
+        say(f"{name}: left out: {reason}")
     return plans
 
 
@@ -174,11 +173,11 @@ def _show(runner: Runner) -> int:
     cells = runner.cells()
     for identity, cell in cells.items():
         state = "to run" if identity in pending else "there"
-        _print(f"{identity}  {state:6}  {cell.name}")
-    _print(f"{len(cells)} cells, {len(pending)} to run")
+        say(f"{identity}  {state:6}  {cell.name}")
+    say(f"{len(cells)} cells, {len(pending)} to run")
     undecided = runner.undecided()
     if undecided:
-        _print(f"more when their options are chosen: {', '.join(undecided)}")
+        say(f"more when their options are chosen: {', '.join(undecided)}")
     return 0
 
 
@@ -193,17 +192,13 @@ def _conclude(runner: Runner, results: str) -> int:
         if summary is not None and status in ("failed", "killed", "timed-out"):
             bad += 1
             if bad <= 3:
-                _print(f"{status}  {cells[identity].name}  {summary['error'] or ''}".rstrip())
+                say(f"{status}  {cells[identity].name}  {summary['error'] or ''}".rstrip())
     undecided = runner.undecided()
     if undecided:
-        _print(f"options could not be chosen, since a run for that failed: {', '.join(undecided)}")
+        say(f"options could not be chosen, since a run for that failed: {', '.join(undecided)}")
     names = " ".join(plan.experiment.name for plan in runner.plans)
-    _print(
+    say(
         f"{', '.join(f'{number} {status}' for status, number in sorted(counts.items()))}: "
         f"samt results show {names} --results {results}"
     )
     return UNFINISHED if bad or undecided or "missing" in counts else 0
-
-
-def _print(line: str) -> None:
-    console.print(line, markup=False, highlight=False, soft_wrap=True)

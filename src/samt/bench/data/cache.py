@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from samt.bench.untrusted import opened
+
 
 def folder() -> Path:
     """The user's cache folder, or what the environment variable SAMT_CACHE_DIR names."""
@@ -29,7 +31,7 @@ def load(key: str, count: int) -> npt.NDArray[np.uint8] | None:
         The images, or None if they are not there or damaged: then they are decoded again.
     """
     try:
-        with np.load(_path(key), allow_pickle=False) as archive:
+        with opened(_path(key)) as file, np.load(file, allow_pickle=False) as archive:
             images = archive["images"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None

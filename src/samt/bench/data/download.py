@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin, urlsplit
 
 from samt.bench.errors import DataError
 
@@ -143,7 +144,7 @@ class _Resuming:
             self._fill(url)
         if not self._is_right():
             self._part.replace(self._bad)
-            raise _MismatchError(f"its checksum is wrong, kept as {self._bad.name}")
+            raise _MismatchError(f"its checksum is wrong, kept as {self._bad}")
         self._part.replace(output_file)
 
     @property
@@ -184,7 +185,10 @@ class _Resuming:
         headers = {"Accept-Encoding": "identity"}
         if start:
             headers["Range"] = f"bytes={start}-"
-        with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
+        with (
+            _session() as session,
+            session.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as response,
+        ):
             if start and _is_other_range(response, start):
                 self._part.unlink()  # so that the next request is for all of it
                 return
@@ -209,6 +213,21 @@ class _Resuming:
                     left -= len(chunk)
                     if left < 0:
                         return
+
+
+def _session() -> requests.Session:
+    """One that never goes from an encrypted place to one that is not."""
+    import requests
+
+    class Encrypted(requests.Session):
+        def get_redirect_target(self, resp: requests.Response) -> str | None:
+            target = super().get_redirect_target(resp)
+            goes_to = urljoin(resp.url, target or "")
+            if urlsplit(resp.url).scheme == "https" and urlsplit(goes_to).scheme != "https":
+                raise requests.exceptions.InvalidSchema("it redirects to a place without TLS")
+            return target
+
+    return Encrypted()
 
 
 def _is_other_range(response: requests.Response, start: int) -> bool:

@@ -54,7 +54,8 @@ def _parse(path: Path, stream: BinaryIO, dimensions: int, most: int) -> npt.NDAr
         raise DataError(f"{path} is cut off in its header: {AGAIN}")
     shape = struct.unpack(f">{dimensions}I", sizes_bytes)
     expected = math.prod(shape)
-    if expected > most:
+    # Not the product alone: beside a size of 0 the others can be anything.
+    if math.prod(size or 1 for size in shape) > most:
         raise DataError(f"{path} is cut off (its header promises {expected} bytes): {AGAIN}")
     values = read_at_most(stream, expected + 1)
     if len(values) < expected:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from samt.bench.data.packed import AGAIN, allowed, bomb, reading
 from samt.bench.data.raw import Part, RawData, Scaling
 from samt.bench.errors import DataError
+from samt.bench.untrusted import opened
 
 _NAMES = "x_train, y_train, x_test and y_test, or x and y"
 _SPLIT, _WHOLE = ("x_train", "y_train", "x_test", "y_test"), ("x", "y")
@@ -101,7 +102,7 @@ def _images(path: Path, name: str, values: npt.NDArray[Any]) -> npt.NDArray[Any]
 def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     with reading(path):
         try:
-            with zipfile.ZipFile(path) as archive:
+            with opened(path) as file, zipfile.ZipFile(file) as archive:
                 members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
                 wanted = _SPLIT if _SPLIT[0] in members else _WHOLE
                 missing = [name for name in wanted if name not in members]

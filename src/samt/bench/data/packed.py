@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from samt.bench.errors import DataError
+from samt.bench.untrusted import opened
 
 AGAIN = "fetch the file again"
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -65,8 +66,8 @@ def unpacked(path: Path) -> Iterator[BinaryIO]:
     Raises:
         DataError: here or while the stream is read: the file is absent, damaged or a bomb.
     """
-    with reading(path), path.open("rb") as file:
-        if file.peek(2)[:2] != _GZIP_MAGIC:
+    with reading(path), opened(path) as file:
+        if file.peek(2)[:2] != _GZIP_MAGIC:  # type: ignore[attr-defined]
             yield file
             return
         stream = cast(BinaryIO, gzip.GzipFile(fileobj=file))

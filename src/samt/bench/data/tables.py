@@ -107,7 +107,7 @@ class _Target:
             row = first_row + int((texts == "").to_numpy().argmax()) + 1
             raise DataError(f"{self._path}: row {row} has no target: fill it in or delete the row")
         if self._values is not None:
-            numbers = pd.to_numeric(texts, errors="coerce").to_numpy(dtype=np.float64)
+            numbers = _floats(texts)
             self._values = None if np.isnan(numbers).any() else [*self._values, numbers]
         if self._labels is not None:
             codes, uniques = pd.factorize(texts)
@@ -215,14 +215,23 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _numbers(path: Path, frame: pd.DataFrame, first_row: int) -> npt.NDArray[np.float64]:
-    """The frame as float64, or an error that names the first field that is no number."""
+def _floats(column: pd.Series[Any]) -> npt.NDArray[np.float64]:
+    """Numbers; NaN where there is none, infinity where float64 ends."""
     import pandas as pd
 
+    try:
+        numbers = pd.to_numeric(column, errors="coerce")
+    except OverflowError:  # whole numbers of hundreds of digits, which it takes as text alone
+        numbers = pd.to_numeric(column.astype(str), errors="coerce")
+    return numbers.to_numpy(dtype=np.float64)
+
+
+def _numbers(path: Path, frame: pd.DataFrame, first_row: int) -> npt.NDArray[np.float64]:
+    """The frame as float64, or an error that names the first field that is no number."""
     columns: list[Any] = []
     for name in frame:
         column = frame[name]
-        numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64)
+        numbers = _floats(column)
         wrong = ~np.isfinite(numbers)
         if wrong.any():
             at = int(wrong.argmax())

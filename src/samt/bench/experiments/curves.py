@@ -6,9 +6,13 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from samt.bench.data.packed import allowed
+
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+
+_BLOCK = "step_sizes.key_value.key"
 
 
 def curve_schema() -> pa.Schema:
@@ -56,27 +60,49 @@ def to_parquet(identity: str, curve: Sequence[Mapping[str, Any]], version: int) 
     return buffer.getvalue()
 
 
-def from_parquet(content: bytes) -> pd.DataFrame:
+def from_parquet(content: bytes, identity: str) -> pd.DataFrame:
     """The curve of a Parquet file.
 
     Args:
         content: of the file.
+        identity: of the cell whose curve it must be.
 
     Returns:
         A row for each evaluation.
 
     Raises:
-        ValueError: it is damaged, or no curve.
+        ValueError: it is damaged, no curve, that of another cell, or far larger than its file.
     """
     import pyarrow.parquet as pq
 
     names = curve_schema().names
+    most = allowed(len(content))
     try:
-        table = pq.read_table(io.BytesIO(content), columns=names, page_checksum_verification=True)
-        right = table.schema.equals(curve_schema())
-        frame = table.to_pandas()
+        file = pq.ParquetFile(
+            io.BytesIO(content),
+            read_dictionary=["cell", _BLOCK],  # a long text many times stays one text
+            page_checksum_verification=True,
+        )
+        if _numbers(file.metadata) * 8 > most:
+            raise ValueError("far larger than its file")
+        table = file.read(columns=names)
+        _check_texts(table, identity, most)
+        table = table.cast(curve_schema())
+        return table.to_pandas()
     except Exception as error:  # what pyarrow raises has no common class
         raise ValueError("damaged") from error
-    if not right:
-        raise ValueError("no curve")
-    return frame
+
+
+def _numbers(metadata: Any) -> int:
+    groups = (metadata.row_group(at) for at in range(metadata.num_row_groups))
+    return sum(group.column(at).num_values for group in groups for at in range(group.num_columns))
+
+
+def _check_texts(table: pa.Table, identity: str, most: int) -> None:
+    for cell in table["cell"].chunks:
+        if cell.null_count or not set(cell.dictionary.to_pylist()) <= {identity}:
+            raise ValueError("another cell's")
+    for steps in table["step_sizes"].chunks:
+        longest = max((len(block or "") for block in steps.keys.dictionary.to_pylist()), default=0)
+        if longest * len(steps.keys) > most:
+            raise ValueError("far larger than its file")

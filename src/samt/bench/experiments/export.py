@@ -26,6 +26,7 @@ def write(frame: pd.DataFrame, form: str, path: Path) -> None:
         frame: of `frames.cells_frame` or `frames.curves_frame`.
         form: one of `FORMATS`. Numbers keep all of their digits; what is unknown is empty in CSV
             and null in Parquet and JSON. Step sizes are a map in Parquet, a JSON object elsewhere.
+            In CSV a text that a spreadsheet would take for a formula begins with an apostrophe.
         path: of the file.
 
     Raises:
@@ -39,9 +40,22 @@ def write(frame: pd.DataFrame, form: str, path: Path) -> None:
         raise ResultsError(f"cannot write {path} ({reason}): choose another -o") from error
 
 
+def no_formula(text: str) -> str:
+    """Text that no spreadsheet takes for a formula, which could read files or call home.
+
+    >>> no_formula("=1+1"), no_formula("sgd")
+    ("'=1+1", 'sgd')
+    """
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
 def _csv(frame: pd.DataFrame) -> bytes:
     if "step_sizes" in frame:
         frame = frame.assign(step_sizes=frame["step_sizes"].map(_object))
+    texts = frame.select_dtypes(["object", "string"]).columns
+    frame = frame.assign(
+        **{name: frame[name].map(no_formula, na_action="ignore") for name in texts}
+    )
     return str(frame.to_csv(index=False, lineterminator="\n")).encode()
 
 

@@ -6,7 +6,6 @@ The columns are version 1 of the schema in docs/results.md.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from samt.bench.errors import ResultsError
 from samt.bench.experiments.curves import curve_schema
 from samt.bench.experiments.store import STATUSES, Store
+from samt.bench.untrusted import writable
 from samt.errors import suggestion
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def cells_frame(store: Store, experiment: str | None = None) -> pd.DataFrame:
         for entry in experiment_record(store, experiment)["cells"]:
             identity = entry["identity"]
             summary = store.summary(identity)
-            place: dict[str, Any] = {name: entry[name] for name in ("label", "role")}
+            place: dict[str, Any] = {name: writable(entry[name]) for name in ("label", "role")}
             if summary is None:
                 place |= {name: _typed(entry.get(name), _FIELDS[name][0]) for name in _PLACE}
             rows.append(_row(identity, summary, status_now(summary, identity in alive)) | place)
@@ -179,7 +179,11 @@ def counts_frame(store: Store) -> pd.DataFrame:
         seen.update(identities)
 
     for name, record in store.experiments().items():
-        count(name, str(record.get("title", "")), [one["identity"] for one in entries(record)])
+        count(
+            name,
+            writable(str(record.get("title", ""))),
+            [one["identity"] for one in entries(record)],
+        )
     if others := [one for one in {**summaries, **alive} if one not in seen]:
         count("", "", others)
     columns = ["title", "cells", *STATUSES, *PENDING]
@@ -279,14 +283,13 @@ def _value(summary: Mapping[str, Any], path: str, kind: str) -> Any:
 def _typed(value: Any, kind: str) -> Any:
     """The value, or None where a file holds something else than it should."""
     if kind == _TEXT:
-        return value if isinstance(value, str) else None
+        return writable(value) if isinstance(value, str) else None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     if kind == _NUMBER:
         return float(value) if isinstance(value, float) or abs(value) < 2**63 else None
-    return (
-        int(value) if math.isfinite(value) and value == int(value) and abs(value) < 2**62 else None
-    )
+    # Not of an endless or a missing number, nor of one that no float can hold.
+    return int(value) if abs(value) < 2**62 and value == int(value) else None
 
 
 def _as_text(value: Any) -> str | None:

@@ -28,7 +28,9 @@ def _plain(value: Any) -> Any:
 
 def is_note(record: Mapping[str, Any]) -> bool:
     """Whether this is a heartbeat."""
-    return isinstance(record.get("time"), int | float)
+    time_of_it = record.get("time")
+    # Not one that no float can hold.
+    return isinstance(time_of_it, int | float) and not abs(time_of_it) >= 1 << 63
 
 
 def is_alive(note: Mapping[str, Any], within: float) -> bool:

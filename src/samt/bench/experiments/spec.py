@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -25,6 +26,8 @@ from samt.errors import suggestion
 
 Scalar: TypeAlias = bool | int | float | str | None
 _MOST_SEEDS = 10_000
+_MOST_VARIANTS = 10_000  # of a method
+_MOST_CELLS = 100_000
 
 
 def _listed(value: Any) -> Any:
@@ -132,6 +135,13 @@ class Method(Strict):
                     raise ValueError("write at least one value")
                 for value in values:
                     self.spec({name: value})
+        for name, lists in (
+            ("options", map(_listed, self.options.values())),
+            ("tune", self.tune.values()),
+        ):
+            if math.prod(map(len, lists)) > _MOST_VARIANTS:
+                with field(name):
+                    raise ValueError(f"these make more than {_MOST_VARIANTS} methods: write fewer")
         return self
 
     def variants(self) -> Iterator[tuple[str, dict[str, Scalar]]]:
@@ -226,6 +236,11 @@ class Experiment(Strict):
             for index, method in enumerate(self.methods)
             for label, _ in method.variants()
         ]
+        places = len(self.data) * len(self.model) * len(self.width)
+        if places * len(labels) * len(self.seeds) > _MOST_CELLS:
+            raise mistake(
+                f"this makes more than {_MOST_CELLS} cells: write several files", "methods"
+            )
         repeated = _repeated([label for _, label in labels])
         if repeated is not None:
             index, label = labels[repeated]

@@ -10,9 +10,11 @@ from typing import Any
 import yaml
 
 from samt.bench.errors import ExperimentError
+from samt.bench.untrusted import opened
 
 _LARGEST = 1 << 18  # bytes
 _MOST = 50_000  # fields and values, those that aliases repeat included
+_LONGEST_NUMBER = 10_000  # characters
 _TEXT, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 
 
@@ -75,11 +77,13 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
     """
     walk = _Walk(path)
     try:
-        if path.stat().st_size > _LARGEST:
+        with opened(path) as file:
+            content = file.read(_LARGEST + 1)
+        if len(content) > _LARGEST:
             raise ExperimentError(
                 f"{path} is larger than {_LARGEST >> 10} KiB: is it an experiment file?"
             )
-        text = path.read_bytes().decode("utf-8")
+        text = content.decode("utf-8")
         root = yaml.compose(text, Loader=_Loader)
         if not isinstance(root, yaml.MappingNode):
             raise ExperimentError(f"{path} holds no fields: write name, data, methods and budget")
@@ -106,6 +110,9 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]
     """Numbers as in YAML 1.2, where 1e-3 is one; and every mistake has a line."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        # In base 60, which YAML has, its time is quadratic.
+        if node.tag == "tag:yaml.org,2002:int" and len(node.value) > _LONGEST_NUMBER:
+            raise _constructor_error(node, "this number is too large")
         try:
             value = super().construct_object(node, deep)
         except (ValueError, LookupError, ArithmeticError, AttributeError, TypeError) as error:

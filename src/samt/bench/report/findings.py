@@ -20,6 +20,7 @@ from samt.bench.report.provenance import Provenance, provenance
 from samt.bench.report.reported import folders, notes, published_numbers
 from samt.bench.report.sensitivity import Dependence, dependences
 from samt.bench.statistics import Difference, MeanRank, mean_ranks, paired_differences
+from samt.bench.untrusted import writable
 from samt.errors import suggestion
 
 
@@ -105,7 +106,7 @@ def _findings(store: Store, name: str, paper: Path | None) -> Findings:
     labels = list(dict.fromkeys([*final["label"], *(one.method for one in published)]))
     return Findings(
         name=name,
-        title=str(record.get("title") or name),
+        title=writable(str(record.get("title") or name)),
         labels=labels,
         grids=tables,
         choices=choices(cells),
@@ -124,4 +125,4 @@ def _absent(record: Mapping[str, Any]) -> dict[str, str]:
     """Data sets that were not there, with the reason."""
     absent = record.get("absent")
     found = absent.items() if isinstance(absent, Mapping) else ()
-    return {str(data): " ".join(str(reason).split()) for data, reason in found}
+    return {writable(str(data)): writable(" ".join(str(reason).split())) for data, reason in found}

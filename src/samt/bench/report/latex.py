@@ -21,6 +21,9 @@ _ESCAPES = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
+    # After a row's end they would be its options.
+    "[": "{[}",
+    "*": "{*}",
     '"': r"\textquotedbl{}",
     "±": r"$\pm$",
     MINUS: r"$-$",

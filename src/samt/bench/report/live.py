@@ -81,7 +81,7 @@ class Board:
         for identity, summary in self._results.items():
             if summary["status"] in ("finished", "diverged") and identity in self._cells:
                 for kind in _kinds(self._cells[identity]):
-                    known.setdefault(kind, []).append(summary["wall_seconds"])
+                    known.setdefault(kind, []).append(_number(summary, "wall_seconds"))
         for identity, note in self._running.items():
             if _number(note, "share") > _TELLING and "wall" in note:
                 for kind in _kinds(self._cells[identity]):
@@ -129,7 +129,7 @@ class Board:
                 Text(f"  {note.get('name', '')}"),
                 f"{_number(note, 'share'):4.0%}",
                 f"loss {_number(note, 'loss'):.4g}" if "loss" in note else "",
-                f"{metric} {metric_text(metric, _number(note, 'value'))}" if metric else "",
+                Text(f"{metric} {metric_text(metric, _number(note, 'value'))}" if metric else ""),
             )
         if len(notes) > _ROWS:
             table.add_row(f"  and {len(notes) - _ROWS} more", "", "", "")
@@ -142,9 +142,10 @@ class Board:
         result = f"{part} {summary['metric']} {text}"
         if summary["status"] == "failed" or not summary["metric"]:
             result = str(summary["error"])
+        seconds = _number(summary, "wall_seconds")
         return (
             f"[{number}/{len(self._cells)}] {summary['status']}  {self._cells[identity].name}  "
-            f"{result}  {summary['wall_seconds']:.1f} s  {duration_left(self.seconds_left())}"
+            f"{result}  {seconds:.1f} s  {duration_left(self.seconds_left())}"
         )
 
 

@@ -54,7 +54,7 @@ class BarObserver:
 
     def __init__(self, console: Console, label: str) -> None:
         columns: list[ProgressColumn] = [
-            TextColumn("[bold]{task.description}[/]"),
+            TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(bar_width=None),
             TextColumn("epoch {task.fields[epoch]}"),
             TextColumn("loss {task.fields[loss]}"),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from samt.bench.report.wording import counted
+from samt.bench.untrusted import writable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,8 +84,8 @@ def provenance(record: Mapping[str, Any], cells: pd.DataFrame) -> Provenance:
 
 def _text(value: object) -> str:
     if isinstance(value, list):
-        return "\n".join(map(str, value))
-    return "" if value is None else str(value)
+        return writable("\n".join(map(str, value)))
+    return "" if value is None else writable(str(value))
 
 
 def _distinct(column: pd.Series[str]) -> list[str]:

@@ -61,7 +61,8 @@ def write_report(
     # A page is shown to others, who need not know this machine's folders.
     location = store.local.name if store.local is not None else store.location
     text = page(found, location, dict(store.damaged))
-    index = _write(folder / "index.html", text.encode())
+    # Names of files, which may be of another encoding, stand in it, too.
+    index = _write(folder / "index.html", text.encode(errors="replace"))
     tables = [
         _write(folder / "tables" / name, content.encode())
         for one in found

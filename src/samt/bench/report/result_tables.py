@@ -191,7 +191,7 @@ def _table(title: str, first: str, *numbers: str) -> Table:
     )
     table.add_column(first, overflow="fold")
     for head in numbers:
-        table.add_column(head, justify="right")
+        table.add_column(Text(head), justify="right")
     return table
 
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from samt.bench.experiments.export import no_formula
 from samt.bench.experiments.frames import PENDING
 from samt.bench.experiments.store import STATUSES
 from samt.bench.report.findings import Findings
@@ -92,4 +93,4 @@ def _value(value: Any) -> Any:
     """Nothing where there is no number."""
     if isinstance(value, float):
         return repr(value) if math.isfinite(value) else ""
-    return value
+    return no_formula(value) if isinstance(value, str) else value

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from samt.bench.comparison import Summary
 from samt.bench.report.progress import metric_text
@@ -25,7 +26,7 @@ def comparison_table(summaries: Sequence[Summary], metric: str, title: str) -> T
         A table for `rich.console.Console.print`.
     """
     table = Table(
-        title=title,
+        title=Text(title),
         title_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
@@ -39,13 +40,13 @@ def comparison_table(summaries: Sequence[Summary], metric: str, title: str) -> T
     table.add_column("status")
     for row in summaries:
         table.add_row(
-            row.label.replace(":", ": ").replace(",", ", "),  # places to break the line
+            Text(row.label.replace(":", ": ").replace(",", ", ")),  # places to break the line
             spread_text(row.final, lambda value: metric_text(metric, value)),
             spread_text(row.best, lambda value: metric_text(metric, value)),
             spread_text(row.train_loss, lambda value: f"{value:.3g}"),
             f"{row.seconds.mean:.1f}",
             _passes(row),
-            row.status if row.status == "finished" else f"[bold red]{row.status}[/]",
+            Text(row.status, style="" if row.status == "finished" else "bold red"),
         )
     return table
 
