@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import uuid
 import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +13,7 @@ from typing import Any, Literal
 
 import torch
 
+from samt.bench.atomic import write_atomically
 from samt.bench.errors import CheckpointError, RunFolderError, explained
 from samt.bench.settings import differences
 
@@ -65,38 +64,6 @@ class Record:
     def last(self) -> EpochMetrics:
         """The most recent row."""
         return self.metrics[-1]
-
-
-def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
-    """Replace a file so that a crash at any moment leaves the old or the new content.
-
-    Args:
-        path: the file.
-        content: all of it.
-        durable: wait until it would survive a power cut.
-
-    Raises:
-        RunFolderError: it cannot be written; the old content is still there.
-    """
-    # A name of its own: several processes may write the same file.
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    with explained(path):
-        try:
-            with temporary.open("xb") as file:
-                file.write(content)
-                file.flush()
-                if durable:
-                    os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        if durable:
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
 
 
 def metrics_csv(metrics: Sequence[EpochMetrics], metric: str) -> str:
