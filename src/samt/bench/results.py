@@ -5,15 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from samt.bench.atomic import write_atomically
+from samt.bench.atomic import lock, write_atomically
 from samt.bench.errors import CheckpointError, RunFolderError, explained
 from samt.bench.settings import differences
 
@@ -155,15 +157,36 @@ class RunFolder:
                 f"give these the values that it has, or choose another --run-dir"
             )
 
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Make the folder, and keep other processes from running in it.
+
+        Raises:
+            RunFolderError: one does already, or the folder cannot be made.
+        """
+        with explained(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.path, os.O_RDONLY)
+        try:
+            try:
+                lock(handle)
+            except BlockingIOError as error:
+                raise RunFolderError(
+                    f"another process is training in {self.path}: wait until it is done, or "
+                    f"choose another --run-dir"
+                ) from error
+            yield
+        finally:
+            os.close(handle)
+
     def start(self, record: dict[str, Any], *, overwrite: bool) -> None:
-        """Make the folder and write the settings.
+        """Write the settings.
 
         Args:
             record: settings of the run.
             overwrite: remove the files of the run that is there first, and nothing else.
         """
         with explained(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
             if overwrite:
                 for path in (self.checkpoint, self.metrics, self.settings):
                     path.unlink(missing_ok=True)
