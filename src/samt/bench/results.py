@@ -243,10 +243,16 @@ class RunFolder:
 
     def _read_checkpoint(self) -> dict[str, Any]:
         try:
+            content = self.checkpoint.read_bytes()
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot read {self.checkpoint} ({error.strerror}): try again when it can be read"
+            ) from error
+        try:
             # torch.load does not look at the checksums in the file; zipfile does.
-            with zipfile.ZipFile(self.checkpoint) as archive:
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
                 damaged = archive.testzip()
-            payload = None if damaged else torch.load(self.checkpoint, weights_only=True)
+            payload = None if damaged else torch.load(io.BytesIO(content), weights_only=True)
         except Exception:  # what a damaged file makes the unpickler raise has no common class
             payload = None
         if not isinstance(payload, dict) or not payload.keys() >= _KEYS:
