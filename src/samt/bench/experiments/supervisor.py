@@ -16,12 +16,12 @@ from typing import Any, Literal
 
 import torch
 
-from samt.bench.errors import ExperimentError
+from samt.bench.errors import ExperimentError, ResultsError
 from samt.bench.experiments.cells import Cell
 from samt.bench.experiments.code_version import code_version
 from samt.bench.experiments.nursery import Child, Nursery
 from samt.bench.experiments.store import Store
-from samt.bench.experiments.worker import STOPPED, CellRun
+from samt.bench.experiments.worker import STOPPED, UNWRITTEN, CellRun
 
 Outcome = Literal["done", "stopped", "elsewhere"]
 _ATTEMPTS = 3
@@ -73,6 +73,9 @@ def supervise(job: Mapping[str, Any]) -> Outcome:
     Returns:
         "done" if the cell has a result, whatever its status; "stopped" if it can go on later;
         "elsewhere" if another runner works on it.
+
+    Raises:
+        ResultsError: results cannot be written or read.
     """
     if interrupt.stop.is_set():
         return "stopped"
@@ -92,6 +95,10 @@ def supervise(job: Mapping[str, Any]) -> Outcome:
         if store.summary(identity) is not None:
             store.rest(identity)
             return "done"
+        if code == UNWRITTEN:
+            with contextlib.suppress(ResultsError):
+                store.rest(identity)
+            raise ResultsError(printed)
         if code == STOPPED or interrupt.stop.is_set():
             store.rest(identity)
             return "stopped"
