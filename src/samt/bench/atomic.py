@@ -49,7 +49,7 @@ def replaced(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
         OSError: it cannot be written; the old one is still there.
     """
     if path.exists() and not os.access(path, os.W_OK, effective_ids=True):
-        raise PermissionError(errno.EACCES, "the file is read-only", str(path))
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     _remove_abandoned(path)
     file = _opened(path)
     try:
