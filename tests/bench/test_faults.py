@@ -236,6 +236,14 @@ class Scene:
         assert again.code == 0, (where, again)
         assert contents(self.folder) == self.after, where
 
+    def problem(self, fault: Fault) -> str | None:
+        """The first line of what does not hold after a fault."""
+        try:
+            self.disturb(fault)
+        except AssertionError as error:
+            return str(error).splitlines()[0]
+        return None
+
     def _is_old_or_new(self, name: str, content: Any, where: str) -> None:
         if name.endswith(("checkpoint.pt", "metrics.csv", ".part")):
             return  # one of any epoch; what has arrived
@@ -303,11 +311,11 @@ FAULTS = [
 def test_a_disturbed_call_loses_nothing_and_leaves_nothing(
     name: str, scenes: Callable[[str], Scene]
 ) -> None:
-    scene, broken = scenes(name), []
-    for offset, (mode, value) in enumerate(FAULTS):
-        for at in chosen(scene.calls, mode, offset):
-            try:
-                scene.disturb(Fault(mode, at, value))
-            except AssertionError as error:
-                broken.append(str(error).splitlines()[0])
+    scene = scenes(name)
+    faults = [
+        Fault(mode, at, value)
+        for offset, (mode, value) in enumerate(FAULTS)
+        for at in chosen(scene.calls, mode, offset)
+    ]
+    broken = [message for fault in faults if (message := scene.problem(fault))]
     assert not broken, "\n".join(broken)
