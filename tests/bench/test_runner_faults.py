@@ -76,7 +76,7 @@ def position(scene: Scene, words: str) -> int:
     return 1 + next(index for index, call in enumerate(scene.calls) if call.startswith(words))
 
 
-@pytest.mark.parametrize("mode", ["before", "full", "dead"])
+@pytest.mark.parametrize("mode", ["before", "full", *(["dead"] if _EVERY else [])])
 def test_a_disturbed_run_loses_nothing_and_goes_on(scene: Scene, mode: str) -> None:
     share = {"before": 0.5, "full": 0.7, "dead": 0.3}[mode]
     some = [max(1, int(share * len(scene.calls)))]
