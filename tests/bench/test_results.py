@@ -15,8 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from samt.bench.atomic import write_atomically
 from samt.bench.errors import CheckpointError, RunFolderError
-from samt.bench.results import RunFolder, write_atomically
+from samt.bench.results import RunFolder
 
 from .conftest import Samt, assert_same_run, checkpoint, samt_process
 

@@ -12,6 +12,7 @@ import typer
 
 from samt.bench import data as datasets
 from samt.bench import options as flag
+from samt.bench.atomic import write_atomically
 from samt.bench.commands import data as data_commands
 from samt.bench.commands import report as report_command
 from samt.bench.commands import results as results_commands
@@ -22,7 +23,7 @@ from samt.bench.errors import SettingsError, UserError
 from samt.bench.method_specs import parse_spec
 from samt.bench.report.progress import metric_text, watch
 from samt.bench.report.tables import comparison_table
-from samt.bench.results import Record, RunFolder, write_atomically
+from samt.bench.results import Record, RunFolder
 from samt.bench.runs import Run, resumed_settings
 from samt.bench.settings import Settings
 from samt.bench.terminal import complain, console, say

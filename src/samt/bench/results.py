@@ -6,15 +6,16 @@ import csv
 import io
 import json
 import os
-import uuid
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from samt.bench.atomic import lock, write_atomically
 from samt.bench.errors import CheckpointError, RunFolderError, explained
 from samt.bench.settings import differences
 from samt.bench.untrusted import opened, parsed_json
@@ -75,38 +76,6 @@ class Record:
     def last(self) -> EpochMetrics:
         """The most recent row."""
         return self.metrics[-1]
-
-
-def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
-    """Replace a file so that a crash at any moment leaves the old or the new content.
-
-    Args:
-        path: the file.
-        content: all of it.
-        durable: wait until it would survive a power cut.
-
-    Raises:
-        RunFolderError: it cannot be written; the old content is still there.
-    """
-    # A name of its own: several processes may write the same file.
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    with explained(path):
-        try:
-            with temporary.open("xb") as file:
-                file.write(content)
-                file.flush()
-                if durable:
-                    os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        if durable:
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
 
 
 def metrics_csv(metrics: Sequence[EpochMetrics], metric: str) -> str:
@@ -208,15 +177,36 @@ class RunFolder:
                 f"give these the values that it has, or choose another --run-dir"
             )
 
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Make the folder, and keep other processes from running in it.
+
+        Raises:
+            RunFolderError: one does already, or the folder cannot be made.
+        """
+        with explained(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.path, os.O_RDONLY)
+        try:
+            try:
+                lock(handle)
+            except BlockingIOError as error:
+                raise RunFolderError(
+                    f"another process is training in {self.path}: wait until it is done, or "
+                    f"choose another --run-dir"
+                ) from error
+            yield
+        finally:
+            os.close(handle)
+
     def start(self, record: dict[str, Any], *, overwrite: bool) -> None:
-        """Make the folder and write the settings.
+        """Write the settings.
 
         Args:
             record: settings of the run.
             overwrite: remove the files of the run that is there first, and nothing else.
         """
         with explained(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
             if overwrite:
                 for path in (self.checkpoint, self.metrics, self.settings):
                     path.unlink(missing_ok=True)
@@ -287,10 +277,17 @@ class RunFolder:
 
     def _read_checkpoint(self) -> dict[str, Any]:
         try:
+            with opened(self.checkpoint) as file:
+                content = file.read()
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot read {self.checkpoint} ({error.strerror}): try again when it can be read"
+            ) from error
+        try:
             # torch.load does not look at the checksums in the file; zipfile does.
-            with opened(self.checkpoint) as file, zipfile.ZipFile(file) as archive:
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
                 damaged = archive.testzip()
-            payload = None if damaged else torch.load(self.checkpoint, weights_only=True)
+            payload = None if damaged else torch.load(io.BytesIO(content), weights_only=True)
         except Exception:  # what a damaged file makes the unpickler raise has no common class
             payload = None
         if not isinstance(payload, dict) or not payload.keys() >= _KEYS:

@@ -86,8 +86,12 @@ class Run:
         """
         torch.set_num_threads(self.settings.threads or 1)
         self.folder.check(self._record, resume=self.resume, overwrite=self.overwrite)
-        checkpoint = None if self.overwrite else self.folder.load(self._record)
         trainer = Trainer(self.settings, self.data)
+        with self.folder.taken():
+            return self._train(trainer, observer)
+
+    def _train(self, trainer: Trainer, observer: Observer) -> Record:
+        checkpoint = None if self.overwrite else self.folder.load(self._record)
         self.folder.start(self._record, overwrite=self.overwrite)
         if checkpoint is None:
             record = self._so_far(trainer, (trainer.measure(0, math.nan),))

@@ -10,7 +10,8 @@ import typer
 from rich.markdown import Markdown
 
 from samt.bench import options as flag
-from samt.bench.errors import ReportError, ResultsError
+from samt.bench.atomic import write_atomically
+from samt.bench.errors import ReportError, ResultsError, RunFolderError
 from samt.bench.experiments import frames
 from samt.bench.experiments.store import Store
 from samt.bench.report.dependence_text import dependence_text
@@ -108,9 +109,12 @@ def _show(text: str, into: Path | None, name: str) -> None:
         return
     try:
         page = into.read_text(encoding="utf-8")
-        into.write_text(inserted(page, name, text), encoding="utf-8")
-    except OSError as error:
-        raise ReportError(f"cannot write {into} ({error}): check --into") from error
+        # The file itself, not a link to it, is replaced.
+        write_atomically(into.resolve(), inserted(page, name, text).encode())
+    except (OSError, RunFolderError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        reason = getattr(cause, "strerror", None) or cause
+        raise ReportError(f"cannot write {into} ({reason}): check --into") from error
     except ValueError as error:
         raise ReportError(f"{into}: {error}") from error
     say(f"{name} in {into}")

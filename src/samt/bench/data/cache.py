@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import tempfile
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from samt.bench.atomic import replaced
 from samt.bench.untrusted import opened
 
 
@@ -47,21 +48,10 @@ def save(key: str, images: npt.NDArray[np.uint8]) -> None:
         images: all of them.
     """
     path = _path(key)
-    temporary: Path | None = None
-    try:
+    with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        # A name of its own: two processes may decode the same images at once.
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-            temporary = Path(file.name)
+        with replaced(path) as file:
             np.savez(file, images=images)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        pass
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
 
 
 def _path(key: str) -> Path:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
+from samt.bench.atomic import settle
 from samt.bench.errors import DataError
 
 if TYPE_CHECKING:
@@ -89,7 +89,8 @@ def _alone(target: Path) -> Iterator[None]:
     try:
         with FileLock(path, timeout=0):
             yield
-        path.unlink(missing_ok=True)  # only now that the file is there nobody needs it
+        with suppress(OSError):
+            path.unlink(missing_ok=True)  # only now that the file is there nobody needs it
     except Timeout as error:
         raise DataError(
             f"another process is downloading {target}: wait until it is done"
@@ -97,19 +98,10 @@ def _alone(target: Path) -> Iterator[None]:
 
 
 def _from_mirrors(file: RemoteFile, target: Path) -> None:
-    import pooch
-
-    pooch.get_logger().setLevel(logging.WARNING)  # the progress bar says enough
     failures: list[str] = []
     for url in file.urls:
         with _noted(url, failures):
-            pooch.retrieve(
-                url,
-                known_hash=f"sha256:{file.sha256}",
-                fname=target.name,
-                path=target.parent,
-                downloader=_Resuming(file, target),
-            )
+            _Resuming(file, target).fetch(url)
             return
     raise DataError(
         f"cannot download {target.name} ({'; '.join(failures)}): check the connection and try "
@@ -127,15 +119,15 @@ def _noted(url: str, failures: list[str]) -> Iterator[None]:
 
 
 class _Resuming:
-    """A downloader for pooch that goes on where an earlier one stopped."""
+    """A download that goes on where an earlier one stopped."""
 
     def __init__(self, file: RemoteFile, target: Path) -> None:
-        self._file = file
+        self._file, self._target = file, target
         self._part = target.with_name(f"{target.name}.part")
         self._bad = target.with_name(f"{target.name}.bad")
 
-    def __call__(self, url: str, output_file: Any, pooch: Any) -> None:
-        """Download `url`, and hand the finished file to pooch."""
+    def fetch(self, url: str) -> None:
+        """Download `url`; what is whole and right becomes the file."""
         resumed = self._there > 0
         self._fill(url)
         if resumed and not self._is_right():
@@ -145,7 +137,8 @@ class _Resuming:
         if not self._is_right():
             self._part.replace(self._bad)
             raise _MismatchError(f"its checksum is wrong, kept as {self._bad}")
-        self._part.replace(output_file)
+        with self._part.open("rb+") as whole:
+            settle(whole, self._target)
 
     @property
     def _there(self) -> int:

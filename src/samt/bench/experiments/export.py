@@ -8,10 +8,10 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from samt.bench.atomic import write_atomically
 from samt.bench.errors import ResultsError, RunFolderError
 from samt.bench.experiments.curves import curve_schema
 from samt.bench.experiments.records import as_json
-from samt.bench.results import write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd

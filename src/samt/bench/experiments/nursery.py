@@ -203,8 +203,8 @@ class _Process:
                 text = printed.read().decode(errors="replace")[-_TAIL:]
             code = os.waitstatus_to_exitcode(status)
             line = json.dumps({"number": number, "code": code, "printed": text})
-            with contextlib.suppress(BrokenPipeError):
-                os.write(1, line.encode() + b"\n")
+            with contextlib.suppress(BrokenPipeError), open(1, "wb", closefd=False) as out:
+                out.write(line.encode() + b"\n")  # all of it, where os.write may write a part
 
     def _end_all(self) -> None:
         for number in (signal.SIGTERM, signal.SIGKILL):

@@ -21,10 +21,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from samt.bench.atomic import TEMPORARY, write_atomically
 from samt.bench.errors import ResultsError, RunFolderError
 from samt.bench.experiments.curves import from_parquet, to_parquet
 from samt.bench.experiments.records import as_json, is_alive, is_note
-from samt.bench.results import write_atomically
 from samt.bench.untrusted import opened, parsed_json
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ SCHEMA = 1
 STATUSES = ("finished", "diverged", "failed", "timed-out", "killed")
 _IDENTITY = re.compile(r"[0-9a-f]{16}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")  # of write_atomically
 _ENDINGS = {"running": "json", "curves": "parquet", "checkpoints": "pt"}
 _FRESH = 60.0  # seconds
 
@@ -227,7 +226,7 @@ class Store:
         found = [
             path
             for path in itertools.chain(*paths.values())
-            if _TEMPORARY.fullmatch(_name(path)) and time.time() - self._modified(path) > older
+            if TEMPORARY.fullmatch(_name(path)) and time.time() - self._modified(path) > older
         ]
         for folder, ending in _ENDINGS.items():
             stems = _stems(paths[folder], ending, _IDENTITY)

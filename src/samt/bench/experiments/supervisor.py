@@ -16,12 +16,12 @@ from typing import Any, Literal
 
 import torch
 
-from samt.bench.errors import ExperimentError
+from samt.bench.errors import ExperimentError, ResultsError
 from samt.bench.experiments.cells import Cell
 from samt.bench.experiments.code_version import code_version
 from samt.bench.experiments.nursery import Child, Nursery
 from samt.bench.experiments.store import Store
-from samt.bench.experiments.worker import STOPPED, CellRun
+from samt.bench.experiments.worker import STOPPED, UNWRITTEN, CellRun
 
 Outcome = Literal["done", "stopped", "elsewhere"]
 _ATTEMPTS = 3
@@ -73,6 +73,9 @@ def supervise(job: Mapping[str, Any]) -> Outcome:
     Returns:
         "done" if the cell has a result, whatever its status; "stopped" if it can go on later;
         "elsewhere" if another runner works on it.
+
+    Raises:
+        ResultsError: results cannot be written or read.
     """
     if interrupt.stop.is_set():
         return "stopped"
@@ -81,17 +84,23 @@ def supervise(job: Mapping[str, Any]) -> Outcome:
     identity = cell.identity
     if not store.claim(identity, {"name": cell.name, "attempt": 1, "share": 0.0}):
         return "elsewhere"
-    if is_done(store.summary(identity), job["timeout"]):
-        store.rest(identity)
+    summary = store.summary(identity)
+    if summary is not None and is_done(summary, job["timeout"]):
+        _tidy(store, identity, summary)
         return "done"
     store.retract(identity)
     run = CellRun(cell, store, job)
     for attempt in range(1, _ATTEMPTS + 1):
         deadline = _Deadline(job["timeout"])
         code, printed = _watched(nursery.start({**job, "attempt": attempt}), deadline)
-        if store.summary(identity) is not None:
-            store.rest(identity)
+        summary = store.summary(identity)
+        if summary is not None:
+            _tidy(store, identity, summary)
             return "done"
+        if code == UNWRITTEN:
+            with contextlib.suppress(ResultsError):
+                store.rest(identity)
+            raise ResultsError(printed)
         if code == STOPPED or interrupt.stop.is_set():
             store.rest(identity)
             return "stopped"
@@ -101,6 +110,12 @@ def supervise(job: Mapping[str, Any]) -> Outcome:
     run.attempt = attempt
     run.give_up("timed-out" if deadline.is_over else "killed", _reason(code, printed))
     return "done"
+
+
+def _tidy(store: Store, identity: str, summary: Mapping[str, Any]) -> None:
+    """What the process of a cell does at its end, but may have been killed before."""
+    goes_on = summary["status"] in ("timed-out", "killed")
+    (store.rest if goes_on else store.release)(identity)
 
 
 def supervise_here(job: Mapping[str, Any]) -> Outcome:

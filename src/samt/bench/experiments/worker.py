@@ -20,7 +20,7 @@ from typing import Any, Literal
 import torch
 
 from samt.bench.data import Dataset
-from samt.bench.errors import DataError, UserError
+from samt.bench.errors import DataError, ResultsError, UserError
 from samt.bench.experiments.budget import Budget
 from samt.bench.experiments.cells import Cell, Source
 from samt.bench.experiments.environment import machine, versions
@@ -31,6 +31,7 @@ from samt.bench.training import Trainer
 from samt.errors import SAMTError
 
 STOPPED = 75  # exit code of a cell that was told to stop and can go on later
+UNWRITTEN = 74  # exit code where the disk is full or broken
 _BEAT = 1.0  # seconds
 _SNAPSHOT = 1.0  # between two snapshots in memory, which are written when the cell must stop
 # Of the last row of the curve into the summary.
@@ -48,19 +49,21 @@ def main(job: Mapping[str, Any]) -> int:
             between two of them), `attempt`, `commit`, `jobs` and `tensorboard`.
 
     Returns:
-        Exit code: 0 if the cell has a result, `STOPPED` if SIGTERM came before.
+        Exit code: 0 if the cell has a result, `STOPPED` if SIGTERM came before, `UNWRITTEN` if
+        results cannot be written or read; the reason then is what it prints.
     """
     cell, store = Cell.from_job(job), Store(job["store"])
     run = CellRun(cell, store, job)
     # Ctrl-C in the terminal is for the runner, which tells its cells.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: run.stop())
-    with Heartbeat(store, cell.identity, run.note):
-        try:
-            return run.execute()
-        except Exception as error:
-            run.fail(error)
-            return 0
+    try:
+        with Heartbeat(store, cell.identity, run.note):
+            return run.executed()
+    except ResultsError as error:
+        # Says nothing about the cell: its checkpoint stays, and it goes on from there.
+        sys.stdout.write(str(error))
+        return UNWRITTEN
 
 
 @lru_cache(maxsize=2)
@@ -135,6 +138,16 @@ class CellRun:
     @property
     def _wall(self) -> float:
         return self._earlier + time.monotonic() - self._clock
+
+    def executed(self) -> int:
+        """`execute`, or say what went wrong with the cell."""
+        try:
+            return self.execute()
+        except ResultsError:
+            raise
+        except Exception as error:
+            self.fail(error)
+            return 0
 
     def execute(self) -> int:
         """Train to the end of the budget, and write the result; returns the exit code."""

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from samt.bench.atomic import write_atomically
 from samt.bench.errors import ReportError, RunFolderError
 from samt.bench.experiments.store import Store
 from samt.bench.report.findings import Findings, gather
-from samt.bench.results import write_atomically
 
 
 @dataclass(frozen=True)
