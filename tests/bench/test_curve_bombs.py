@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -37,3 +40,27 @@ def test_a_bomb_is_refused(rows: int, length: int) -> None:
     with pytest.raises(ValueError, match="damaged") as error:
         from_parquet(content, CELL)
     assert "far larger than its file" in str(error.value.__cause__)
+
+
+TRIES = """
+import sys
+from pathlib import Path
+from samt.bench.experiments.curves import from_parquet
+whole = Path(sys.argv[1]).read_bytes()
+for at in range(len(whole)):
+    content = bytearray(whole)
+    content[at] ^= 1 + 37 * at % 255
+    try:
+        from_parquet(bytes(content), sys.argv[2])
+    except ValueError:
+        pass
+"""
+
+
+def test_no_byte_that_changed_ends_the_process(tmp_path: Path) -> None:
+    """Arrow calls `terminate` where the sizes of a column in the footer contradict each other."""
+    curve = tmp_path / "curve.parquet"
+    curve.write_bytes(_curve(3, "1.weight"))
+    command = [sys.executable, "-c", TRIES, str(curve), CELL]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[-500:]

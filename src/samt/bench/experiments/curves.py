@@ -83,6 +83,8 @@ def from_parquet(content: bytes, identity: str) -> pd.DataFrame:
             read_dictionary=["cell", _BLOCK],  # a long text many times stays one text
             page_checksum_verification=True,
         )
+        # Every column is opened here first, where Arrow raises what ends the process in metadata.
+        file.scan_contents()
         if _numbers(file.metadata) * 8 > most:
             raise ValueError("far larger than its file")
         table = file.read(columns=names)
