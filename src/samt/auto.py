@@ -9,7 +9,6 @@ that a step makes and not the noise that it adds.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
 
 _WARMUP_SHARE, _MOST_WARMUP, _WARMUP_STEPS = 0.02, 100, 20
 _QUIET_SHARE, _QUIET_STEPS = 0.25, 500
-_DECAY_STEPS = 200
+_DECAY_STEPS = 600
 # The averages see every fifth step, so that they cost little; in steps they are 20 and 100 long.
 _STRIDE = 5
 _FAST, _SLOW = 1 - 0.95**_STRIDE, 1 - 0.99**_STRIDE
@@ -75,7 +74,7 @@ class AutoSAMT(SAMT, preset="auto"):
             decay goes no further from then on.
         preset: `auto`.
         total_steps: number of steps of the training; a then falls in a straight line to zero.
-            Without it a = (1 + k / 200)^-½ after k steps, which needs to know no end.
+            Without it a = 1 / (1 + k / 600) after k steps, which needs to know no end.
         betas: of the averages of the gradient and of its square.
         eps: added to the root of the latter.
         weight_decay: decoupled: w ← (1 − a η weight_decay) w before each step.
@@ -213,7 +212,7 @@ class AutoSAMT(SAMT, preset="auto"):
         warmup = _WARMUP_STEPS if total is None else min(_MOST_WARMUP, _WARMUP_SHARE * total)
         factor = min(1.0, (done + 1) / max(1.0, warmup))
         if total is None:
-            factor /= math.sqrt(1 + group["decayed"] / _DECAY_STEPS)
+            factor /= 1 + group["decayed"] / _DECAY_STEPS
         else:
             factor *= max(0.0, 1 - done / total)
         return factor * group["lr"] / group["initial_step_size"]

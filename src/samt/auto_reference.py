@@ -125,7 +125,7 @@ class AutoReference(Reference):
         warmup = 20 if total is None else min(100, 0.02 * total)
         a = min(1.0, (self.calls + 1) / max(1.0, warmup))
         if total is None:
-            a *= (1 + group["decayed"] / 200) ** -0.5
+            a /= 1 + group["decayed"] / 600
         else:
             a *= max(0.0, 1 - self.calls / total)
         return a * float(group["lr"]) / group["initial_step_size"]
