@@ -217,7 +217,7 @@ def _kill_some(runner: psutil.Popen, share: float) -> int:
     """Watch until the end; of each hundred new workers some are killed, at a random moment."""
     chance, known, due, killed = random.Random(0), set[int](), dict[psutil.Process, float](), 0
     while runner.poll() is None:
-        workers = runner.children(recursive=True)[1:] if share else []
+        workers = _workers(runner) if share else []
         for worker in workers:
             if worker.pid not in known and chance.random() < share:
                 due[worker] = time.monotonic() + chance.uniform(0, 0.1)
@@ -230,6 +230,14 @@ def _kill_some(runner: psutil.Popen, share: float) -> int:
                     killed += 1
         time.sleep(0.02 if share else 0.5)
     return killed
+
+
+def _workers(runner: psutil.Popen) -> list[psutil.Process]:
+    """Grandchildren: those of the process that starts cells."""
+    try:
+        return [worker for child in runner.children() for worker in child.children()]
+    except psutil.NoSuchProcess:
+        return []
 
 
 def _frames(results: Path) -> tuple[Any, Any]:

@@ -98,11 +98,14 @@ def stamps(results: Path) -> dict[str, int]:
 
 
 def descendants(process: psutil.Popen) -> list[psutil.Process]:
-    """Processes that a runner started: the nursery first, then the cells."""
+    """The nursery of a runner, then its cells; a runner also starts git for a moment."""
     try:
-        return [one for one in process.children(recursive=True) if one.is_running()]
+        for child in process.children():
+            if "samt.bench.experiments.nursery" in child.cmdline():
+                return [child, *child.children()]
     except psutil.NoSuchProcess:
-        return []
+        pass
+    return []
 
 
 def wait_until(condition: Any, seconds: float = 60) -> None:
