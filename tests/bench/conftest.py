@@ -17,6 +17,8 @@ from samt.bench.cli import main
 
 from .idx_files import write_images
 
+collect_ignore = ["fuzz_formats.py"]  # needs atheris, and is run by hand
+
 COMMAND = (sys.executable, "-W", "error", "-m", "samt.bench.cli")
 # Without a data directory of its own, so that tests decide.
 ENVIRONMENT = {

@@ -66,9 +66,12 @@ OPTIMIZER = {
 }
 CONTAINED = {
     "samt": OPTIMIZER,
-    "samt-auto": {"auto.py", "auto_step_sizes.py", "adam_step.py", "eta_model.py", "blocks.py"},
+    "samt-auto": {
+        *("auto.py", "auto_step_sizes.py", "adam_step.py"),
+        *("eta_model.py", "finite.py", "blocks.py"),
+    },
     "dante": {*OPTIMIZER, "baselines/dante.py"},
-    **{name: {"baselines/hypergradient.py", "blocks.py"} for name in HD},
+    **{name: {"baselines/hypergradient.py", "finite.py", "blocks.py"} for name in HD},
     "sgd": set(),
     "adam": set(),
     "prodigy": set(),

@@ -70,7 +70,9 @@ def test_alternating_gradient_descent_with_a_fixed_schedule_stays_under_the_boun
                 delta[block] -= step * 2 * (x @ delta - noise) * x[block]
             row[k + 1] = delta @ delta
     limit = bound(errors[0, 0], steps, steps, known)
-    assert (errors.mean(axis=0) <= limit).all()
+    assert (
+        errors.mean(axis=0) <= limit * (1 + 1e-12)
+    ).all()  # equal at the start, but for rounding
     assert limit[-1] < 20 * errors.mean(axis=0)[-1]  # a bound that says something
     assert (limit <= bound(errors[0, 0], steps, steps, known, distance=3.0)).all()
 

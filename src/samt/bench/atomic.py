@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import re
 import uuid
@@ -48,8 +47,8 @@ def replaced(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     Raises:
         OSError: it cannot be written; the old one is still there.
     """
-    if path.exists() and not os.access(path, os.W_OK, effective_ids=True):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    if path.exists():  # one that may not be written is not replaced either
+        os.close(os.open(path, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0)))
     _remove_abandoned(path)
     file = _opened(path)
     try:
