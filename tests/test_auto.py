@@ -77,7 +77,7 @@ def compare(
         for name, parameter in model.named_parameters():
             assert_equal(optimizer.state[parameter], reference.state(name), atol)
     sizes = [float(optimizer.state[p]["step_size"]) for p in model.parameters()]
-    start = [0.02 * lr + 0.98 * 0.12] * len(sizes)
+    start = [0.01 * lr + 0.99 * 0.12] * len(sizes)
     moved = [size / s for size, s in zip(sizes, _scales(optimizer), strict=True)]
     learnt = any(abs(a - b) > 1e-4 for a, b in zip(moved, start, strict=True))
     assert learnt == (options.get("meta_lr") != 0)
@@ -116,7 +116,7 @@ def test_without_learning_it_is_adam_with_a_step_for_each_tensor() -> None:
     model = mlp()
     other = copy.deepcopy(model)
     optimizer = AutoSAMT(samt.blocks(model), meta_lr=0)
-    size = 0.02 * 0.1 + 0.98 * 0.12
+    size = 0.01 * 0.1 + 0.99 * 0.12
     adam = torch.optim.Adam(
         [
             {"params": [p], "lr": size * scale}

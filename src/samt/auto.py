@@ -57,7 +57,7 @@ class AutoSAMT(SAMT, preset="auto"):
         w ← w − a · η · d
 
     with a the schedule and L the number of matrices: η̃ = 1 would move the output by as much as
-    it is in every step, were the layers independent. φ starts with α = 0.02 and η̃ = 0.12, so that
+    it is in every step, were the layers independent. φ starts with α = 0.01 and η̃ = 0.12, so that
     η⁰ is no more than a hint.
 
     Every `meta_every`-th gradient h is taken at w̄, an exponential average of the weights: the

@@ -54,11 +54,11 @@ class AutoReference(Reference):
 
     @staticmethod
     def _make_constant(eta: EtaModelReference) -> None:
-        """φ starts with α = 0.02 and η̃ = 0.12, whatever the features are."""
+        """φ starts with α = 0.01 and η̃ = 0.12, whatever the features are."""
         gain = 2.0 if eta.projection == "tanh" else 1.0
         with torch.no_grad():
             eta.layer3.weight.zero_()
-            for entry, start in enumerate((0.02, 0.12)):
+            for entry, start in enumerate((0.01, 0.12)):
                 eta.layer3.bias[entry] = math.log(start / (1 - start)) / gain
 
     @property
@@ -159,7 +159,7 @@ class AutoReference(Reference):
             if past > 0:
                 continue
             ratio = self._eta(name, group).detach() / (
-                0.02 * group["initial_step_size"] + 0.98 * 0.12
+                0.01 * group["initial_step_size"] + 0.99 * 0.12
             )
             slope = slope * min(1.0, float(ratio)) ** 4
             objective = slope * self._eta(name, group).log()

@@ -17,7 +17,7 @@ from samt.shards import Shards, local, local_gradient, local_state
 from samt.step_size import combine, combine_backward
 
 _SCALE = 0.1  # of tensors that stand before any matrix in their block, such as norm layers
-_ALPHA, _ETA_TILDE = 0.02, 0.12  # of every tensor, at first
+_ALPHA, _ETA_TILDE = 0.01, 0.12  # of every tensor, at first
 _MEMORY = 0.9  # decay of the average of slopes
 _DAMPING = 4  # power of a step size below its start
 
