@@ -16,10 +16,12 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from torch import Tensor, nn
 
 import samt
+from samt.closures import Closure
 from samt.errors import NonFiniteLossError, SAMTError
 
 from .conftest import Batch, Convolutional, Shared
 from .test_checkpoint import assert_same
+from .test_repeated_evaluation import WithBackward
 
 # More by hand: SAMT_TEST_FUZZ=2000 pytest tests/test_fuzz_paper.py tests/test_fuzz_auto.py
 _RUNS = int(os.environ.get("SAMT_TEST_FUZZ", "0"))
@@ -78,8 +80,29 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+# What a search chooses beside the options of the preset; arguments of `OptimizerMachine.begin`.
+CHOICES: dict[str, Any] = {
+    "kind": st.sampled_from(sorted(MODELS)),
+    "wide": st.sampled_from([True, True, True, False]),
+    "partition": st.sampled_from([None, None, 1, 2]),
+    "empty": st.sampled_from([None, None, 0, 1, 9]),
+    "later": st.booleans(),
+    "style": st.sampled_from([Closure, WithBackward, None]),
+}
+
+
 def loss_fn(outputs: Tensor, targets: Tensor) -> Tensor:
     return nn.functional.cross_entropy(outputs, targets)
+
+
+def faulty(fault: Callable[[], Any]) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss; `fault` is called first, and what it returns is a factor."""
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        factor = fault()
+        return loss_fn(outputs, targets) * (1 if factor is None else factor)
+
+    return loss
 
 
 class FaultError(Exception):
@@ -132,6 +155,7 @@ class OptimizerMachine(RuleBasedStateMachine):
         of_groups: list[dict[str, Any]],
         empty: int | None,
         later: bool,
+        style: type[Closure] | None,
     ) -> None:
         """Build model and optimizer.
 
@@ -143,7 +167,9 @@ class OptimizerMachine(RuleBasedStateMachine):
             of_groups: options of the single blocks.
             empty: where a block without parameters stands, if there is one.
             later: leave a block for `add_param_group`.
+            style: of closures; None for the plain loop, where that will do.
         """
+        self.style = style
         torch.manual_seed(3)
         self.kind, self.options, self.wide = kind, options, wide
         self.model = MODELS[kind]().to(torch.float64 if wide else torch.float32)
@@ -162,6 +188,16 @@ class OptimizerMachine(RuleBasedStateMachine):
         self.fixed = groups
         self.optimizer = self.make(groups)
         self.oracle = self.make_oracle() if wide else None
+
+    def plain_step(self, loss: Callable[[Tensor, Tensor], Tensor], data: Batch) -> Tensor:
+        """As in everybody's loop."""
+        self.model.zero_grad()
+        value = loss(self.model(data[0]), data[1])
+        if value.requires_grad:
+            value.backward()
+        self.optimizer.step()
+        self.model.zero_grad()
+        return value.detach()
 
     def batch(self, size: int) -> Batch:
         """The next random mini-batch."""

@@ -11,12 +11,10 @@ from torch import Tensor
 
 import samt
 from samt.auto_reference import AutoReference
-from samt.closures import Closure
 
 from .conftest import Batch
-from .optimizer_machine import MODELS, SEARCH, OptimizerMachine, assert_close, loss_fn
+from .optimizer_machine import CHOICES, SEARCH, OptimizerMachine, assert_close, faulty, loss_fn
 from .test_checkpoint import assert_same
-from .test_repeated_evaluation import WithBackward
 
 _BLOCK = {
     "lr": st.sampled_from([1e-3, 0.1, 1.0]),
@@ -33,9 +31,7 @@ class AutoMachine(OptimizerMachine):
     """A training with the default preset."""
 
     @initialize(
-        kind=st.sampled_from(sorted(MODELS)),
-        wide=st.sampled_from([True, True, True, False]),
-        partition=st.sampled_from([None, None, 1, 2]),
+        **CHOICES,
         options=st.fixed_dictionaries(
             # So that gradients at the average come soon.
             {
@@ -46,12 +42,8 @@ class AutoMachine(OptimizerMachine):
             optional=_WHOLE,
         ),
         of_groups=st.lists(st.fixed_dictionaries({}, optional=_BLOCK), max_size=3),
-        empty=st.sampled_from([None, None, 0, 1, 9]),
-        later=st.booleans(),
-        style=st.sampled_from([Closure, WithBackward, None]),
     )
-    def start(self, style: type[Closure] | None, **choices: Any) -> None:
-        self.style = style
+    def start(self, **choices: Any) -> None:
         self.begin(**choices)
 
     def make(self, groups: list[dict[str, Any]]) -> samt.AutoSAMT:
@@ -65,19 +57,10 @@ class AutoMachine(OptimizerMachine):
         return loss
 
     def fast_step(self, data: Batch, other: Batch, fault: Callable[[], Any]) -> Any:
-        def loss(outputs: Tensor, targets: Tensor) -> Tensor:
-            factor = fault()
-            return loss_fn(outputs, targets) * (1 if factor is None else factor)
-
+        loss = faulty(fault)
         if self.style is not None:
             return self.optimizer.step(self.style(self.model, loss, data))
-        self.model.zero_grad()
-        value = loss(self.model(data[0]), data[1])
-        if value.requires_grad:
-            value.backward()
-        self.optimizer.step()
-        self.model.zero_grad()
-        return value.detach()
+        return self.plain_step(loss, data)
 
     def sees_nothing(self) -> bool:
         """In the plain loop it has the gradients alone."""

@@ -15,8 +15,7 @@ from samt.closures import Closure
 from samt.reference import SAMTReference
 
 from .conftest import Batch
-from .optimizer_machine import MODELS, SEARCH, OptimizerMachine, assert_close, loss_fn
-from .test_repeated_evaluation import WithBackward
+from .optimizer_machine import CHOICES, SEARCH, OptimizerMachine, assert_close, faulty, loss_fn
 
 # The oracle makes layers without outputs for step sizes of which there are none.
 pytestmark = pytest.mark.filterwarnings("ignore:Initializing zero-element tensors:UserWarning")
@@ -53,17 +52,11 @@ class PaperMachine(OptimizerMachine):
     """A training with the published method."""
 
     @initialize(
-        kind=st.sampled_from(sorted(MODELS)),
-        wide=st.sampled_from([True, True, True, False]),
-        partition=st.sampled_from([None, None, 1, 2]),
+        **CHOICES,
         options=st.fixed_dictionaries({}, optional=_WHOLE),
         of_groups=st.lists(st.fixed_dictionaries({}, optional=_BLOCK), max_size=3),
-        empty=st.sampled_from([None, None, 0, 1, 9]),
-        later=st.booleans(),
-        style=st.sampled_from([Closure, WithBackward, None]),
     )
-    def start(self, style: type[Closure] | None, **choices: Any) -> None:
-        self.style = style
+    def start(self, **choices: Any) -> None:
         self.begin(**choices)
 
     def make(self, groups: list[dict[str, Any]]) -> samt.PaperSAMT:
@@ -97,18 +90,9 @@ class PaperMachine(OptimizerMachine):
         return loss
 
     def fast_step(self, data: Batch, other: Batch, fault: Callable[[], Any]) -> Any:
-        def loss(outputs: Tensor, targets: Tensor) -> Tensor:
-            factor = fault()
-            return loss_fn(outputs, targets) * (1 if factor is None else factor)
-
+        loss = faulty(fault)
         if self._is_bare() and fault() is None:
-            value = loss(self.model(data[0]), data[1])
-            self.optimizer.zero_grad()
-            if value.requires_grad:
-                value.backward()
-            self.optimizer.step()
-            self.model.zero_grad()
-            return value.detach()
+            return self.plain_step(loss, data)
         style = self.style or Closure
         meta = style(self.model, loss, other) if self._uses_another_batch() else None
         return self.optimizer.step(style(self.model, loss, data), meta)

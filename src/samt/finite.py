@@ -87,14 +87,10 @@ class FiniteNumbers:
         Raises:
             NonFiniteLossError: it can be seen at once and is not finite.
         """
-        where = "" if block is None else f" in block {block!r}"
         if isinstance(number, Tensor) and is_read_late(number.device):
-            self._heard.append((what, where, number))
-        elif not math.isfinite(number):
-            raise NonFiniteLossError(
-                f"{what} is {float(number)}{where} at step {self._step}; weights and state are "
-                f"those of before this step: {self._cure}"
-            )
+            self._heard.append((what, _in(block), number))
+        else:
+            refuse_unless_finite(number, what, block, self._step, self._cure)
 
     def end_step(self) -> Tensor | None:
         """Send the numbers that were collected to the host.
@@ -111,6 +107,32 @@ class FiniteNumbers:
         self._sent.append(_Sent(labels, self._step, *_to_host(numbers)))
         self._heard.clear()
         return torch.isfinite(numbers).all()
+
+
+def refuse_unless_finite(
+    number: Tensor | float, what: str, block: str | int | None, step: int, cure: str
+) -> None:
+    """Look at a number at once.
+
+    Args:
+        number: one, which is waited for if a device has it.
+        what: it is, with its article.
+        block: name or number of the one that it belongs to; None if it belongs to all.
+        step: in which.
+        cure: what to do about it.
+
+    Raises:
+        NonFiniteLossError: it is NaN or infinite.
+    """
+    if not math.isfinite(number):
+        raise NonFiniteLossError(
+            f"{what} is {float(number)}{_in(block)} at step {step}; weights and state are those "
+            f"of before this step: {cure}"
+        )
+
+
+def _in(block: str | int | None) -> str:
+    return "" if block is None else f" in block {block!r}"
 
 
 def _to_host(tensor: Tensor) -> tuple[Tensor, Any]:

@@ -25,14 +25,8 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from samt.errors import (
-    NonFiniteLossError,
-    OptionError,
-    UnsupportedGradientError,
-    explain_unknown_options,
-    suggestion,
-)
-from samt.finite import is_read_late
+from samt.errors import OptionError, UnsupportedGradientError, explain_unknown_options, suggestion
+from samt.finite import is_read_late, refuse_unless_finite
 from samt.options import check_spelling
 
 Tensors: TypeAlias = list[Tensor]
@@ -112,8 +106,9 @@ class HypergradientDescent(torch.optim.Optimizer, ABC):
                 )
         for index, group in enumerate(self.param_groups):
             gradients = [p.grad for p in group["params"] if p.grad is not None]
-            square = _squared_norm(gradients)
-            _refuse_unless_finite("the squared norm of the gradient", square, group, index)
+            if gradients and not is_read_late(gradients[0].device):
+                square = _squared_norm(gradients)
+                _refuse("the squared norm of the gradient", square, group, index)
         learned = [self._prepared(group, index) for index, group in enumerate(self.param_groups)]
         for group, (gradients, lr) in zip(self.param_groups, learned, strict=True):
             group["calls"] = group.get("calls", 0) + 1
@@ -132,7 +127,8 @@ class HypergradientDescent(torch.optim.Optimizer, ABC):
         for parameter in parameters:
             self._complete(self.state[parameter], parameter, group)
         lr = _next_lr(group, gradients, [self.state[p]["previous_update"] for p in parameters])
-        _refuse_unless_finite("the learned lr", lr, group, index)
+        if not is_read_late(lr.device):
+            _refuse("the learned lr", lr, group, index)
         return gradients, lr
 
     def _step_group(self, group: Group, gradients: Tensors, new_lr: Tensor) -> None:
@@ -369,19 +365,14 @@ class AdamHD(HypergradientDescent):
 
 
 def _squared_norm(gradients: Tensors) -> Tensor:
-    if not gradients:
-        return torch.zeros(())
     dtype = torch.promote_types(gradients[0].dtype, torch.float32)  # a float16 norm overflows
     return torch.stack(list(torch._foreach_norm(gradients, dtype=dtype))).square().sum()
 
 
-def _refuse_unless_finite(what: str, number: Tensor, group: Group, index: int) -> None:
-    if not is_read_late(number.device) and not math.isfinite(number):
-        raise NonFiniteLossError(
-            f"{what} is {float(number)} in block {group.get('name', index)!r} at step "
-            f"{group.get('calls', 0)}; weights and state are those of before this step: lower lr "
-            "or hypergrad_lr, or look for bad values in the batch"
-        )
+def _refuse(what: str, number: Tensor, group: Group, index: int) -> None:
+    block, step = group.get("name", index), group.get("calls", 0)
+    cure = "lower lr or hypergrad_lr, or look for bad values in the batch"
+    refuse_unless_finite(number, what, block, step, cure)
 
 
 def _next_lr(group: Group, gradients: Tensors, updates: Tensors) -> Tensor:

@@ -10,8 +10,8 @@ import typer
 from rich.markdown import Markdown
 
 from samt.bench import options as flag
-from samt.bench.atomic import write_atomically
-from samt.bench.errors import ReportError, ResultsError, RunFolderError
+from samt.bench.atomic import replaced
+from samt.bench.errors import ReportError, ResultsError
 from samt.bench.experiments import frames
 from samt.bench.experiments.store import Store
 from samt.bench.report.dependence_text import dependence_text
@@ -109,12 +109,13 @@ def _show(text: str, into: Path | None, name: str) -> None:
         return
     try:
         page = into.read_text(encoding="utf-8")
-        # The file itself, not a link to it, is replaced.
-        write_atomically(into.resolve(), inserted(page, name, text).encode())
-    except (OSError, RunFolderError) as error:
-        cause = error if isinstance(error, OSError) else error.__cause__
-        reason = getattr(cause, "strerror", None) or cause
-        raise ReportError(f"cannot write {into} ({reason}): check --into") from error
+        content = inserted(page, name, text).encode()
+        with replaced(into.resolve()) as file:  # the file itself, not a link to it
+            file.write(content)
+    except OSError as error:
+        raise ReportError(
+            f"cannot write {into} ({error.strerror or error}): check --into"
+        ) from error
     except ValueError as error:
         raise ReportError(f"{into}: {error}") from error
     say(f"{name} in {into}")
