@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import samt
-from samt.adam_step import direction
+from samt.adam_step import directions
 from samt.auto import AutoSAMT
 from samt.auto_reference import AutoReference
 from samt.auto_step_sizes import scales
@@ -81,6 +81,10 @@ def compare(
     moved = [size / s for size, s in zip(sizes, _scales(optimizer), strict=True)]
     learnt = any(abs(a - b) > 1e-4 for a, b in zip(moved, start, strict=True))
     assert learnt == (options.get("meta_lr") != 0)
+
+
+def _direction(state: dict[str, Tensor], optimizer: AutoSAMT) -> Tensor:
+    return directions([state], optimizer.param_groups[:1], state["step"].unsqueeze(0))[0]
 
 
 def _scales(optimizer: AutoSAMT) -> list[float]:
@@ -282,7 +286,7 @@ def test_a_scheduler_stops_the_decay_where_it_is() -> None:
         before = first.detach().clone()
         train(model, optimizer, batch("mlp", step))
         state = optimizer.state[first]
-        whole = state["step_size"] * direction(state, optimizer.param_groups[0]).norm()
+        whole = state["step_size"] * _direction(state, optimizer).norm()
         taken.append(float((before - first.detach()).norm() / whole))
         scheduler.step()
     decay = [1 / (1 + min(step, 150) / 600) for step in range(200)]

@@ -1,20 +1,37 @@
-"""Adam's direction of one tensor, and the step along it."""
+"""Adam's direction, and the step along it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from samt.finite import is_read_late
 
-def direction(state: dict[str, Tensor], group: dict[str, Any]) -> Tensor:
-    """d: the average gradient over the root of its average square, both without their bias."""
-    done = state["step"].to(state["exp_avg"].dtype).clamp_min(1)  # before the first: zero
-    first, second = (1 - beta**done for beta in group["betas"])
-    # The biases of both on the root: a pass over memory less.
-    root = state["exp_avg_sq"].sqrt().mul_(first / second.sqrt()).add_(group["eps"] * first)
-    return torch.div(state["exp_avg"], root, out=root)
+
+def directions(
+    states: Sequence[dict[str, Tensor]], groups: Sequence[dict[str, Any]], done: Tensor
+) -> list[Tensor]:
+    """d of every tensor: Adam's, the average gradient over the root of its average square.
+
+    Both without their bias, 1 − β^k after k steps.
+
+    Args:
+        states: of the tensors.
+        groups: their blocks.
+        done: k of each, shape (tensors,).
+    """
+    steps = done.to(states[0]["exp_avg"].dtype).clamp_min(1)  # before the first: zero
+    counts = steps.unbind() if is_read_late(steps.device) else steps.tolist()
+    found = []
+    for state, group, k in zip(states, groups, counts, strict=True):
+        first, second = (1 - beta**k for beta in group["betas"])
+        # The biases of both on the root: a pass over memory less.
+        root = state["exp_avg_sq"].sqrt().mul_(first / second**0.5).add_(group["eps"] * first)
+        found.append(torch.div(state["exp_avg"], root, out=root))
+    return found
 
 
 def update_and_move(
@@ -22,7 +39,7 @@ def update_and_move(
     gradient: Tensor,
     state: dict[str, Tensor],
     group: dict[str, Any],
-    step: Tensor,
+    step: float | Tensor,
     fine: Tensor | None = None,
 ) -> None:
     """The averages of the gradient and of its square, and a step along d.
@@ -68,12 +85,14 @@ def _update_moments(
         moment.copy_(torch.where(fine, moment, copy))  # type: ignore[arg-type]
 
 
-def _move(parameter: Tensor, state: dict[str, Tensor], group: dict[str, Any], step: Tensor) -> None:
-    d = direction(state, group)
+def _move(
+    parameter: Tensor, state: dict[str, Tensor], group: dict[str, Any], step: float | Tensor
+) -> None:
+    (d,) = directions([state], [group], state["step"].unsqueeze(0))
     weight = parameter.to(d.dtype)
     if group["weight_decay"]:
         weight.mul_(1 - step * group["weight_decay"])
-    weight.addcmul_(d, step, value=-1)
+    weight.sub_(d.mul_(step))
     if weight is not parameter:
         parameter.copy_(weight)
 

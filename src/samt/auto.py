@@ -9,7 +9,7 @@ that a step makes and not the noise that it adds.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -258,7 +258,7 @@ class AutoSAMT(SAMT, preset="auto"):
         if several:
             loss = self._average_over_ranks(loss, parameters)
         try:
-            with own_precision(parameter.device for parameter in parameters):
+            with own_precision(sizes.device for sizes in self._step_sizes()):
                 self._update(parameters, loss)
         except NonFiniteLossError:
             if closure is not None:
@@ -273,16 +273,18 @@ class AutoSAMT(SAMT, preset="auto"):
     def _update(self, parameters: list[Tensor], loss: Any) -> None:
         """From the gradients that are there to the next weights."""
         at_average = self._is_at_average
-        fine = self._look_for_what_is_not_finite(loss, at_average)
+        annealing = list(map(self._anneal, self.param_groups))
+        fine = self._look_for_what_is_not_finite(loss, annealing, at_average)
         if at_average:
             for parameter in parameters:
                 parameter.copy_(self.state[parameter]["weights"])
         for sizes in self._step_sizes():
-            sizes.move(fine)
-        for group in self.param_groups:
-            self._record(group, loss)
+            sizes.move(annealing, fine)
+        if self.history is not None:
+            for group in self.param_groups:
+                self._record(group, loss)
         if at_average:
-            self._learn(fine)
+            self._learn(annealing, fine)
         for group in self.param_groups:
             group["calls"] += 1
             # Of two that anneal, the scheduler is the one that was asked for.
@@ -313,17 +315,19 @@ class AutoSAMT(SAMT, preset="auto"):
                 parameter.grad = mean.to(parameter.dtype)
         return loss
 
-    def _look_for_what_is_not_finite(self, loss: Any, at_average: bool) -> Tensor | None:
+    def _look_for_what_is_not_finite(
+        self, loss: Any, annealing: Sequence[float | Tensor], at_average: bool
+    ) -> Tensor | None:
         """Raise, or return whether everything is finite where nobody can know it yet."""
         if isinstance(loss, Tensor | float):
             self._finite.hear(loss, "the loss")
-        for group in self.param_groups:
-            self._finite.hear(self._anneal(group), "the schedule of lr", group["name"])
+        for group, a in zip(self.param_groups, annealing, strict=True):
+            self._finite.hear(a, "the schedule of lr", group["name"])
         for sizes in self._step_sizes():
-            if not sizes.gradients_are_fine:
+            if not sizes.are_fine(at_average):
                 self._hear(sizes.gradient_squares(), "the squared norm of the gradient")
-            if at_average:
-                self._hear(sizes.eta_sums(), "the sum over the eta models")
+                if at_average:
+                    self._hear(sizes.eta_sums(), "the sum over the eta models")
         return self._finite.end_step()
 
     def _hear(self, of_blocks: Tensor, what: str) -> None:
@@ -331,14 +335,14 @@ class AutoSAMT(SAMT, preset="auto"):
         for group, number in zip(self.param_groups, numbers, strict=True):
             self._finite.hear(number, what, group["name"])
 
-    def _learn(self, fine: Tensor | None) -> None:
+    def _learn(self, annealing: Sequence[float | Tensor], fine: Tensor | None) -> None:
         """The next step sizes, by what the gradients at the average say of these."""
         kinds = self._step_sizes()
         if kinds:
             first, *others = [sizes.look() for sizes in kinds]
             whole = sum((other.to(first) for other in others), start=first)
             for sizes in kinds:
-                sizes.learn(whole, fine)
+                sizes.learn(whole, annealing, fine)
                 sizes.renew_step_sizes()
 
     def _average(self) -> None:
@@ -368,8 +372,7 @@ class AutoSAMT(SAMT, preset="auto"):
                     kind = parameter.device, dtype, Shards(parameter)
                     found.setdefault(kind, []).append((block, parameter))
             self._known = [
-                StepSizes(self.param_groups, members, self.state, self._anneal)
-                for members in found.values()
+                StepSizes(self.param_groups, members, self.state) for members in found.values()
             ]
         return self._known
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from samt.adam_step import direction, update_and_move
+from samt.adam_step import directions, update_and_move
 from samt.eta_model import GAIN, EtaModels, gradient_statistics, initial_eta_model
 from samt.finite import is_read_late
 from samt.parameters import state_dtype
@@ -83,7 +83,6 @@ class StepSizes:
         groups: all blocks.
         members: block number and parameter.
         state: of the optimizer.
-        anneal: from a block to its a.
     """
 
     def __init__(
@@ -91,19 +90,18 @@ class StepSizes:
         groups: list[dict[str, Any]],
         members: list[tuple[int, Tensor]],
         state: Mapping[Tensor, dict[str, Tensor]],
-        anneal: Callable[[dict[str, Any]], float | Tensor],
     ) -> None:
         self._parameters = [parameter for _, parameter in members]
         whole = [state[parameter] for parameter in self._parameters]
         first = groups[0]
-        self._eta = EtaModels(whole, first["eta_hidden"], first["projection"])
+        self._eta_models = EtaModels(whole, first["eta_hidden"], first["projection"])
         self._sizes, self._done = _together(whole, "step_size"), _together(whole, "step")
         self._features, self._slopes = _together(whole, "features"), _together(whole, "slope")
         self._states = [local_state(own) for own in whole]
         self._shards = Shards(self._parameters[0])
+        self._all_groups = groups
         self._largest = math.sqrt(torch.finfo(self._sizes.dtype).max)
         self._groups = [groups[block] for block, _ in members]
-        self._anneal = anneal
         like = self._states[0]["average"]
         self._block = torch.tensor([block for block, _ in members], device=like.device)
         self._blocks = len(groups)
@@ -113,67 +111,85 @@ class StepSizes:
         self._initial = like.new_tensor([group["initial_step_size"] for group in self._groups])
         alpha, eta_tilde = (torch.full_like(self._initial, x) for x in (_ALPHA, _ETA_TILDE))
         self._start = combine(alpha, eta_tilde, self._initial, 1.0)
-        self._set_step_sizes(self._features)
+        self._evaluate()
 
-    def move(self, fine: Tensor | None) -> None:
+    def move(self, annealing: Sequence[float | Tensor], fine: Tensor | None) -> None:
         """A step of every tensor that has a gradient.
 
         Args:
+            annealing: a of every block.
             fine: one bool on a device, at which nobody looks here: whether to change anything.
         """
-        gradients = [local_gradient(parameter) for parameter in self._parameters]
+        gradients = list(map(local_gradient, self._parameters))
         present = [gradient is not None for gradient in gradients]
-        counted = 1 if all(present) else self._done.new_tensor(present)
-        sizes = self._sizes * self._annealing()
-        if fine is not None:
-            fine = fine.to(sizes.device)
-            counted, sizes = fine * counted, torch.where(fine, sizes, 0)
-        self._done += counted
-        tensors = zip(
-            self._parameters, gradients, self._states, self._groups, sizes.unbind(), strict=True
-        )
+        self._done += self._counted(present, fine)
+        steps = self._steps(self._of_tensors(annealing), fine)
+        tensors = zip(self._parameters, gradients, self._states, self._groups, steps, strict=True)
         for parameter, gradient, state, group, step in tensors:
             if gradient is not None:
                 update_and_move(local(parameter), gradient, state, group, step, fine)
 
-    def _annealing(self) -> float | Tensor:
-        """a of every tensor, or of all of them."""
-        blocks = {id(group): self._anneal(group) for group in self._groups}
-        first, *others = blocks.values()
-        if isinstance(first, float) and all(isinstance(a, float) and a == first for a in others):
+    def _counted(self, present: list[bool], fine: Tensor | None) -> int | Tensor:
+        """1 for every tensor whose averages are about to take a gradient."""
+        counted = 1 if all(present) else self._done.new_tensor(present)
+        return counted if fine is None else fine.to(self._done.device) * counted
+
+    def _steps(self, a: float | Tensor, fine: Tensor | None) -> Sequence[float | Tensor]:
+        """a · η of every tensor, 0 where nothing is to change; numbers where that is faster."""
+        if self._numbers is not None and fine is None and isinstance(a, float):
+            return [a * size for size in self._numbers]
+        sizes = self._sizes * a
+        return (sizes if fine is None else torch.where(fine.to(sizes.device), sizes, 0)).unbind()
+
+    def _of_tensors(self, of_blocks: Sequence[float | Tensor]) -> float | Tensor:
+        """The number of every tensor's block, or of all of them if it is one."""
+        first = of_blocks[0]
+        if isinstance(first, float) and all(isinstance(x, float) and x == first for x in of_blocks):
             return first
-        each = {key: torch.as_tensor(a).to(self._sizes) for key, a in blocks.items()}
-        return torch.stack([each[id(group)] for group in self._groups])
+        like = self._sizes
+        numbers = [torch.as_tensor(x, dtype=like.dtype, device=like.device) for x in of_blocks]
+        return torch.stack(numbers).index_select(0, self._block)
+
+    @property
+    def device(self) -> torch.device:
+        """Of all of them."""
+        return self._sizes.device
 
     @property
     def are_sharded(self) -> bool:
         """Whether they are spread over several processes."""
         return bool(self._shards)
 
-    @property
-    def gradients_are_fine(self) -> bool:
-        """Whether it can be seen at once that the moments will be finite."""
+    def are_fine(self, with_eta_models: bool) -> bool:
+        """Whether it can be seen at once, and for little, that nothing here is or gets infinite.
+
+        Args:
+            with_eta_models: whether they are used in this step.
+        """
         if self._shards or is_read_late(self._sizes.device):
             return False
-        return all(norm.item() < self._largest for norm in self._gradient_norms())
-
-    def _gradient_norms(self) -> tuple[Tensor, ...]:
-        there = [g for g in map(local_gradient, self._parameters) if g is not None]
         # In the precision of the state: that of a float16 gradient would overflow.
-        return torch._foreach_norm(there, dtype=self._sizes.dtype) if there else ()
+        norms = (torch.linalg.vector_norm(g, dtype=self._sizes.dtype) for g in self._gradients())
+        if not all(norm.item() < self._largest for norm in norms):
+            return False
+        return not with_eta_models or math.isfinite(self._eta_models.trunk.sum().item())
+
+    def _gradients(self) -> list[Tensor]:
+        return [g for g in map(local_gradient, self._parameters) if g is not None]
 
     def gradient_squares(self) -> Tensor:
         """Of each block, the squared norm of its gradient, finite if the moments will be.
 
         Of parts of tensors, the sum of the norms takes the place of the norm.
         """
-        norms, none = iter(self._gradient_norms()), self._sizes.new_zeros(())
+        there, none = self._gradients(), self._sizes.new_zeros(())
+        norms = iter(torch._foreach_norm(there, dtype=none.dtype) if there else ())
         found = torch.stack([none if p.grad is None else next(norms) for p in self._parameters])
         return self._of_blocks(self._shards.sum(found).square())
 
     def eta_sums(self) -> Tensor:
         """Of each block, the sum over its eta models; shape (blocks,)."""
-        return self._of_blocks(self._eta.trunk.sum(1))
+        return self._of_blocks(self._eta_models.trunk.sum(1))
 
     def _of_blocks(self, values: Tensor) -> Tensor:
         return values.new_zeros(self._blocks).index_add(0, self._block, values)
@@ -184,64 +200,71 @@ class StepSizes:
         Returns:
             The squares of their norms, of these tensors alone, in each block: shape (2, blocks).
         """
-        found = []
+        dots, gradients, ways = [], [], []
         for parameter, state in zip(self._parameters, self._states, strict=True):
             h, moved = local_gradient(parameter), state["average"] - state["slow_average"]
             h = moved.new_zeros(()).expand_as(moved) if h is None else h.to(moved.dtype)
-            dot = torch.dot(h.reshape(-1), moved.reshape(-1))
-            found += [dot, torch.linalg.vector_norm(h), torch.linalg.vector_norm(moved)]
-        here = torch.stack(found).view(-1, 3).T.contiguous()
-        here[1:].square_()
+            h, moved = h.reshape(-1), moved.reshape(-1)
+            dots.append(torch.dot(h, moved))
+            gradients.append(torch.dot(h, h))
+            ways.append(torch.dot(moved, moved))
+        here = torch.stack(dots + gradients + ways).view(3, -1)
         self._dots, *squares = self._shards.sum(here)
         return torch.stack(list(map(self._of_blocks, squares)))
 
-    def learn(self, squares: Tensor, fine: Tensor | None) -> None:
+    def learn(
+        self, squares: Tensor, annealing: Sequence[float | Tensor], fine: Tensor | None
+    ) -> None:
         """A gradient step of the eta models on the loss at the average.
 
         Args:
             squares: as returned by `look`, but of all tensors.
+            annealing: a of every block.
             fine: one bool on a device, at which nobody looks here: whether to learn anything.
         """
-        lengths = squares.to(self._dots).sqrt()[:, self._block]
-        size = lengths[0] * lengths[1]
+        lengths = squares.to(self._dots).sqrt()
+        size = (lengths[0] * lengths[1]).index_select(0, self._block)
         # Of tiny gradients the norms underflow before the products do.
-        slopes = torch.where(size > 0, self._dots / size, 0).clamp(-1, 1)
-        # What overflows says nothing.
-        known = slopes.isfinite() if fine is None else slopes.isfinite() & fine.to(slopes.device)
-        slopes = torch.where(known, slopes, 0)
+        slopes = (self._dots / size).clamp_(-1, 1).masked_fill_(size <= 0, 0)
+        unknown = slopes.isnan()  # what overflows says nothing
+        if fine is not None:
+            unknown |= ~fine.to(slopes.device)
+        slopes.masked_fill_(unknown, 0)
         past = self._slopes.clone()
-        self._slopes.copy_(torch.where(known, past.lerp(slopes, 1 - _MEMORY), past))
+        self._slopes.lerp_(torch.where(unknown, past, slopes), 1 - _MEMORY)
         # Only where the last ones said that the step is too small: one that is too large is
         # annealed anyway. By the past alone: slopes of mere noise must cancel out.
         slopes *= past <= 0
-        # The rates are those of the blocks: everything in the step is linear in the slopes.
-        rates = [float(self._anneal(group)) * group["meta_lr"] for group in self._groups]
-        slopes *= slopes.new_tensor(rates)
-        trace = self._eta.forward(self._features)
-        alpha, eta_tilde = trace.projected[0]
-        eta = combine(alpha, eta_tilde, self._initial, 1.0)
         # And the less, the further it has come down, as it would by chance in a long training.
-        slopes *= (eta / self._start).clamp_max(1.0) ** _DAMPING
+        slopes *= (self._eta / self._start).clamp_max_(1.0).pow_(_DAMPING)
         # By log η: a step that is ten times too large is as wrong as one ten times too small.
-        grads = combine_backward(slopes / eta, alpha, eta_tilde, self._initial, 1.0)
-        self._eta.descend(trace, [grads], 1.0)
+        slopes /= self._eta
+        # The rates are those of the blocks: everything in the step is linear in the slopes.
+        rates = zip(annealing, self._all_groups, strict=True)
+        slopes *= self._of_tensors([float(a) * group["meta_lr"] for a, group in rates])
+        alpha, eta_tilde = self._trace.projected[0]
+        grads = combine_backward(slopes, alpha, eta_tilde, self._initial, 1.0)
+        self._eta_models.descend(self._trace, [grads], 1.0)
 
     def renew_step_sizes(self) -> None:
         """Equation (10), from the statistics of the directions; for the next steps."""
-        directions = list(map(direction, self._states, self._groups))
+        found = directions(self._states, self._groups, self._done)
         if self._shards:
-            features = self._shards.statistics(directions, self._counts)
+            features = self._shards.statistics(found, self._counts)
         else:
-            features = gradient_statistics(directions)
+            features = gradient_statistics(found)
         features[:, 4] /= self._counts.sqrt()
-        self._set_step_sizes(features)
+        self._features.copy_(features)
+        self._evaluate()
 
-    def _set_step_sizes(self, features: Tensor) -> None:
-        alpha, eta_tilde = self._eta.forward(features).projected[0]
-        sizes = combine(alpha, eta_tilde, self._initial, 1.0) * self._scales
-        known = sizes.isfinite()
-        self._sizes.copy_(torch.where(known, sizes, self._sizes))
-        self._features.copy_(torch.where(known.unsqueeze(1), features, self._features))
+    def _evaluate(self) -> None:
+        """The eta models, and the step sizes that they make; kept for the next `learn`."""
+        self._trace = self._eta_models.forward(self._features)
+        alpha, eta_tilde = self._trace.projected[0]
+        self._eta = combine(alpha, eta_tilde, self._initial, 1.0)
+        sizes = self._eta * self._scales
+        self._sizes.copy_(torch.where(sizes.isnan(), self._sizes, sizes))
+        self._numbers = None if is_read_late(self.device) else self._sizes.tolist()
 
 
 def _together(states: list[dict[str, Tensor]], key: str) -> Tensor:

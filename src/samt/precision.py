@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 
 import torch
 
 
-@contextmanager
-def own_precision(devices: Iterable[torch.device]) -> Iterator[None]:
+def own_precision(devices: Iterable[torch.device]) -> AbstractContextManager[object]:
     """Switch off a surrounding autocast, which is meant for the model.
 
     Casts of the weights that autocast keeps are dropped: those weights are about to change.
@@ -19,10 +18,9 @@ def own_precision(devices: Iterable[torch.device]) -> Iterator[None]:
     """
     kinds = [kind for kind in {d.type for d in devices} if torch.is_autocast_enabled(kind)]
     if not kinds:
-        yield
-        return
+        return nullcontext()
     torch.clear_autocast_cache()
-    with ExitStack() as stack:
-        for kind in kinds:
-            stack.enter_context(torch.autocast(kind, enabled=False))
-        yield
+    switched_off = ExitStack()
+    for kind in kinds:
+        switched_off.enter_context(torch.autocast(kind, enabled=False))
+    return switched_off
