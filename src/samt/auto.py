@@ -115,8 +115,8 @@ class AutoSAMT(SAMT, preset="auto"):
         betas: tuple[float, float] = (0.9, 0.99),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
-        meta_every: int = 20,
-        meta_lr: float = 0.5,
+        meta_every: int = 40,
+        meta_lr: float = 0.7,
         eta_hidden: int = 64,
         projection: str = "tanh",
         process_group: ProcessGroup | None = None,
@@ -351,16 +351,18 @@ class AutoSAMT(SAMT, preset="auto"):
         goes = self._is_at_average
         if not (update or goes):
             return
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                state, own = local_state(self.state[parameter]), local(parameter)
-                if update:
-                    weight = own.to(state["average"].dtype)
-                    state["average"].lerp_(weight, _FAST)
-                    state["slow_average"].lerp_(weight, _SLOW)
-                if goes:
-                    state["weights"].copy_(own)
-                    own.copy_(state["average"])
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        if not parameters:
+            return
+        states = [local_state(self.state[parameter]) for parameter in parameters]
+        own, average = list(map(local, parameters)), [state["average"] for state in states]
+        if update:
+            weights = [w.to(mean.dtype) for w, mean in zip(own, average, strict=True)]
+            torch._foreach_lerp_(average, weights, _FAST)
+            torch._foreach_lerp_([state["slow_average"] for state in states], weights, _SLOW)
+        if goes:
+            torch._foreach_copy_([state["weights"] for state in states], own)
+            torch._foreach_copy_(own, average)
 
     def _step_sizes(self) -> list[StepSizes]:
         """All tensors, by place and precision; nearly always they are all alike."""
