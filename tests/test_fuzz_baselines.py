@@ -255,7 +255,7 @@ class DanteMachine(OptimizerMachine):
         loss = faulty(fault)
         fresh = self.optimizer.param_groups[0]["fresh_batches"]
         if self.style is None and fresh and fault() is None:
-            return self.plain_step(loss, data)
+            return self.plain_step(loss_fn, data)  # a fault in it is not the optimizer's
         return self.optimizer.step((self.style or Closure)(self.model, loss, data))
 
     def agree(self) -> None:

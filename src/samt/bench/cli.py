@@ -19,7 +19,7 @@ from samt.bench.commands import results as results_commands
 from samt.bench.commands import run as run_command
 from samt.bench.comparison import Comparison, Result, folder_name, summaries_csv, summary
 from samt.bench.data import Dataset
-from samt.bench.errors import SettingsError, UserError
+from samt.bench.errors import SettingsError, UserError, brief, is_out_of_memory
 from samt.bench.method_specs import parse_spec
 from samt.bench.report.progress import metric_text, watch
 from samt.bench.report.tables import comparison_table
@@ -214,9 +214,9 @@ def _widths(text: str) -> tuple[int, ...]:
         return ()
     try:
         return tuple(int(width) for width in text.split(","))
-    except ValueError as error:
+    except ValueError as error:  # Python reads no number of thousands of digits, too
         raise SettingsError(
-            f"--hidden {text} cannot be read: write widths such as 300 or 512,512"
+            f"--hidden {brief(text)} cannot be read: write widths such as 300 or 512,512"
         ) from error
 
 
@@ -290,6 +290,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         code = INTERRUPTED
     except Exception as error:
+        if is_out_of_memory(error):
+            complain(
+                "samt: error: this does not fit into memory: choose a smaller network, a smaller "
+                "--batch-size, or a method with fewer step sizes"
+            )
+            sys.exit(USER_ERROR)
         # Mistakes in the command line itself: typer's own classes moved between its versions.
         message = getattr(error, "format_message", None)
         if message is None:
