@@ -26,7 +26,7 @@ from samt.bench.report.tables import comparison_table
 from samt.bench.results import Record, RunFolder
 from samt.bench.runs import Run, resumed_settings
 from samt.bench.settings import Settings
-from samt.bench.terminal import complain, console, say
+from samt.bench.terminal import complain, console, lost_output, open_streams, say
 from samt.errors import SAMTError
 
 DIVERGED, USER_ERROR, INTERRUPTED = 1, 2, 130
@@ -279,8 +279,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: what follows the command's name; by default what the shell gave.
 
     Raises:
-        SystemExit: always; 0 is success, 1 a diverged run, 2 a user's mistake, 130 Ctrl-C.
+        SystemExit: always; 0 is success, 1 a diverged run, 2 a user's mistake, 130 Ctrl-C, 141
+            output that nobody reads any more.
     """
+    open_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         code = app(args=words or ["--help"], prog_name="samt", standalone_mode=False)
@@ -290,6 +292,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         code = INTERRUPTED
     except Exception as error:
+        reason = lost_output(error)
+        if reason is not None:
+            complain(f"samt: error: the output cannot be written ({reason}): send it elsewhere")
+            sys.exit(USER_ERROR)
         if is_out_of_memory(error):
             complain(
                 "samt: error: this does not fit into memory: choose a smaller network, a smaller "
