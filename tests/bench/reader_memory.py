@@ -57,7 +57,7 @@ def hurting(attack: Attack) -> Iterator[tuple[str, bytes]]:
         yield f"mutated {seed}", mutated(whole, random.Random(seed))
     if path.endswith(".gz"):
         yield "gzip of zeros", gzip.compress(bytes(_UNPACKED), 1)
-        yield "gzip of short lines", gzip.compress(b"1,2\n" * (_UNPACKED // 4), 1)
+        yield "gzip of short lines", gzip.compress(b"1,2\n" * (_UNPACKED // 3), 9)
     if path.endswith((".zip", ".npz", ".pt")):
         inside = {"zip": "train/a/0.png", "npz": "x.npy", "pt": "checkpoint/data.pkl"}
         ending = path.rpartition(".")[2]
@@ -67,7 +67,7 @@ def hurting(attack: Attack) -> Iterator[tuple[str, bytes]]:
     if path.endswith((".png", ".jpg")):
         yield "picture of zeros", _png(8192, 8192)
     if path.endswith((".json", ".yaml")):
-        yield "empty lists", b"[" + b"[]," * (_LARGE // 3) + b"[]]"
+        yield "empty lists", b"[" + b"[]," * (_LARGE // 6) + b"[]]"
         yield "one text", b'"' + b"a" * _LARGE + b'"'
     if path.endswith((".csv", ".tsv", ".md")):
         yield "commas", b"," * _LARGE
