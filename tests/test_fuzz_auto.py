@@ -13,8 +13,7 @@ import samt
 from samt.auto_reference import AutoReference
 
 from .conftest import Batch
-from .optimizer_machine import CHOICES, SEARCH, OptimizerMachine, assert_close, faulty, loss_fn
-from .test_checkpoint import assert_same
+from .optimizer_machine import CHOICES, SEARCH, OneEvaluationMachine, assert_close, faulty, loss_fn
 
 _BLOCK = {
     "lr": st.sampled_from([1e-3, 0.1, 1.0]),
@@ -27,7 +26,7 @@ _BLOCK = {
 _WHOLE = {**_BLOCK, "projection": st.sampled_from(["tanh", "sigmoid"])}
 
 
-class AutoMachine(OptimizerMachine):
+class AutoMachine(OneEvaluationMachine):
     """A training with the default preset."""
 
     @initialize(
@@ -66,16 +65,6 @@ class AutoMachine(OptimizerMachine):
         """In the plain loop it has the gradients alone."""
         held = [p for group in self.optimizer.param_groups for p in group["params"]]
         return self.style is None and not (held and all(p.requires_grad for p in held))
-
-    def traceless(self, after: dict[str, Any], before: dict[str, Any]) -> bool:
-        """The one evaluation has drawn its numbers and moved its buffers, as in torch."""
-        parameters = [name for name, _ in self.model.named_parameters()]
-        for kept in ("optimizer", "requires_grad", "passes"):
-            assert_same(after[kept], before[kept])
-        for name in parameters:
-            assert_same(after["model"][name], before["model"][name])
-        self.model.load_state_dict(before["model"])
-        return True
 
     def agree(self) -> None:
         for name, parameter in self.model.named_parameters():

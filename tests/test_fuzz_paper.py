@@ -92,7 +92,7 @@ class PaperMachine(OptimizerMachine):
     def fast_step(self, data: Batch, other: Batch, fault: Callable[[], Any]) -> Any:
         loss = faulty(fault)
         if self._is_bare() and fault() is None:
-            return self.plain_step(loss, data)
+            return self.plain_step(loss_fn, data)  # a fault in it is not the optimizer's
         style = self.style or Closure
         meta = style(self.model, loss, other) if self._uses_another_batch() else None
         return self.optimizer.step(style(self.model, loss, data), meta)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import samt
 from samt.baselines import SGDHD, AdamHD, SGDNesterovHD
-from samt.baselines.hypergradient import HypergradientDescent
+from samt.baselines.hypergradient_base import HypergradientDescent
 
 from .conftest import MODELS, batch
 from .test_checkpoint import assert_same

@@ -16,8 +16,8 @@ from torch.optim import lr_scheduler
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import samt
-from samt.baselines import SGDHD, AdamHD, SGDNesterovHD, hypergradient
-from samt.baselines.hypergradient import HypergradientDescent
+from samt.baselines import SGDHD, AdamHD, SGDNesterovHD, hypergradient_base
+from samt.baselines.hypergradient_base import HypergradientDescent
 from samt.errors import OptionError, UnknownOptionError, UnsupportedGradientError
 
 from .conftest import batch
@@ -132,7 +132,7 @@ def test_no_step_reads_a_number_on_the_host(
     kind: str, rule: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of an accelerator, which the CPU plays here."""
-    monkeypatch.setattr(hypergradient, "is_read_late", lambda device: True)
+    monkeypatch.setattr(hypergradient_base, "is_read_late", lambda device: True)
     model, optimizer = build(kind, 0, rule=rule, weight_decay=0.1)
     for step in range(3):
         inputs, targets = batch("mlp", step)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -211,6 +212,45 @@ def test_no_scale_of_inputs_losses_and_weights_makes_a_number_that_is_none(
                 break
             for tensors in ([*model.parameters()], *(s.values() for s in optimizer.state.values())):
                 assert all(tensor.isfinite().all() for tensor in tensors)
+
+
+def _without_eps(blocks: list[dict[str, Any]]) -> AdamHD:
+    return AdamHD(blocks, eps=0.0, rule="multiplicative")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("name", [*HYPERGRADIENT, "adam-hd, no eps"])
+def test_no_scale_makes_hypergradient_descent_a_number_that_is_none(
+    name: str, dtype: torch.dtype
+) -> None:
+    """Each step is finite, or an error in this very step that leaves everything as it was."""
+    make = HYPERGRADIENT.get(name, _without_eps)
+    scales = itertools.product([0, 1e-30, 1, 1e30], [1e-30, 1, 1e15], [1, 1e25], [1e-30, 0.1, 1e30])
+    refused = 0
+    for of_inputs, of_loss, of_weights, lr in scales:
+        model = network(dtype)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(of_weights)
+        optimizer = make([{**block, "lr": lr} for block in samt.blocks(model)])
+        for number in range(4):
+            inputs, targets = data(number, dtype=dtype)
+            before, message = everything(model, optimizer), ""
+            try:
+                batch = (inputs * of_inputs, targets)
+                plain_step(model, optimizer, batch, lambda o, t, s=of_loss: s * LOSS(o, t))
+            except NonFiniteLossError as error:
+                message = str(error)
+            if message:
+                assert re.search(rf" is -?(nan|inf) in block '[023]' at step {number};", message)
+                assert_same(everything(model, optimizer), before)
+                refused += 1
+                break
+            numbers = [*model.parameters(), *(g["lr"] for g in optimizer.param_groups)]
+            for state in optimizer.state.values():
+                numbers += [one for one in state.values() if isinstance(one, Tensor)]
+            assert all(one.isfinite().all() for one in numbers)
+    assert 0 < refused < 72
 
 
 def test_tiny_gradients_teach_no_huge_lesson() -> None:

@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from samt.bench.report.markdown import escaped
+
 from .methods import METHODS
 from .models import ALL_MODELS, MODELS
 from .quiet import BUSY
@@ -102,7 +104,7 @@ def _origin(rows: Sequence[Row], command: str, path: Path) -> str:
 
 
 def _together(values: Iterable[str]) -> str:
-    return "; ".join(dict.fromkeys(values))
+    return "; ".join(escaped(value) for value in dict.fromkeys(values))
 
 
 def _busy(rows: Sequence[Row]) -> str:
@@ -145,7 +147,7 @@ def _model(name: str, rows: Sequence[Row]) -> str:
     )
     lines.append("| --- |" + " ---: |" * 8)
     lines += [_line(row) for row in rows if row.ratio is not None]
-    notes = [f"- {METHODS[row.method].title}: {row.note}" for row in rows if row.note]
+    notes = [f"- {METHODS[row.method].title}: {escaped(row.note)}" for row in rows if row.note]
     return "\n".join([*lines, "", *notes, ""] if notes else [*lines, ""])
 
 

@@ -86,7 +86,7 @@ class EtaModelReference(nn.Module):
             return {"eta_model": flat, **offset}
         entries = self.shape.numel()
         hidden = self.layer3.in_features
-        trunk = flat[: -2 * entries * (hidden + 1)]
+        trunk = flat[: len(flat) - 2 * entries * (hidden + 1)]  # of all, where there are no entries
         return {
             "eta_model": trunk,
             "head_weight": self.layer3.weight.detach().view(2, entries, hidden),

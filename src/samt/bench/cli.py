@@ -19,14 +19,14 @@ from samt.bench.commands import results as results_commands
 from samt.bench.commands import run as run_command
 from samt.bench.comparison import Comparison, Result, folder_name, summaries_csv, summary
 from samt.bench.data import Dataset
-from samt.bench.errors import SettingsError, UserError
+from samt.bench.errors import SettingsError, UserError, brief, is_out_of_memory
 from samt.bench.method_specs import parse_spec
 from samt.bench.report.progress import metric_text, watch
 from samt.bench.report.tables import comparison_table
 from samt.bench.results import Record, RunFolder
 from samt.bench.runs import Run, resumed_settings
 from samt.bench.settings import Settings
-from samt.bench.terminal import complain, console, say
+from samt.bench.terminal import complain, console, lost_output, open_streams, say
 from samt.errors import SAMTError
 
 DIVERGED, USER_ERROR, INTERRUPTED = 1, 2, 130
@@ -214,9 +214,9 @@ def _widths(text: str) -> tuple[int, ...]:
         return ()
     try:
         return tuple(int(width) for width in text.split(","))
-    except ValueError as error:
+    except ValueError as error:  # Python reads no number of thousands of digits, too
         raise SettingsError(
-            f"--hidden {text} cannot be read: write widths such as 300 or 512,512"
+            f"--hidden {brief(text)} cannot be read: write widths such as 300 or 512,512"
         ) from error
 
 
@@ -279,8 +279,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: what follows the command's name; by default what the shell gave.
 
     Raises:
-        SystemExit: always; 0 is success, 1 a diverged run, 2 a user's mistake, 130 Ctrl-C.
+        SystemExit: always; 0 is success, 1 a diverged run, 2 a user's mistake, 130 Ctrl-C, 141
+            output that nobody reads any more.
     """
+    open_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         code = app(args=words or ["--help"], prog_name="samt", standalone_mode=False)
@@ -290,6 +292,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         code = INTERRUPTED
     except Exception as error:
+        reason = lost_output(error)
+        if reason is not None:
+            complain(f"samt: error: the output cannot be written ({reason}): send it elsewhere")
+            sys.exit(USER_ERROR)
+        if is_out_of_memory(error):
+            complain(
+                "samt: error: this does not fit into memory: choose a smaller network, a smaller "
+                "--batch-size, or a method with fewer step sizes"
+            )
+            sys.exit(USER_ERROR)
         # Mistakes in the command line itself: typer's own classes moved between its versions.
         message = getattr(error, "format_message", None)
         if message is None:

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from samt.bench.data import Dataset
-from samt.bench.errors import SettingsError
+from samt.bench.errors import SettingsError, brief
 from samt.bench.method_specs import MethodSpec
 from samt.bench.results import Record
 from samt.bench.runs import Run
-from samt.bench.settings import Settings
+from samt.bench.settings import MOST_SEEDS, Settings
 from samt.bench.statistics import Spread
 
 
@@ -162,8 +162,11 @@ class Comparison:
         for label in labels:
             if labels.count(label) > 1:
                 raise SettingsError(f"method '{label}' stands twice: remove one")
-        if seeds < 1:
-            raise SettingsError(f"--seeds {seeds} is not possible: it must be 1 or more")
+        if not 1 <= seeds <= MOST_SEEDS:
+            raise SettingsError(
+                f"--seeds {brief(seeds)} is not possible: it must be 1 or more, and {MOST_SEEDS} "
+                f"at most"
+            )
         self.runs = {
             spec.label: [
                 Run(

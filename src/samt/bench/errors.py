@@ -44,6 +44,29 @@ class CheckpointError(RunFolderError):
     """A checkpoint is damaged or does not belong to this run."""
 
 
+def brief(value: object) -> str:
+    """A value as it is named in a message, without the middle of a long one.
+
+    >>> brief(10**99)
+    '10000000000000000000…00000000000000000000'
+    """
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:20]}…{text[-20:]}"
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether torch or Python asked for more memory than there is.
+
+    Args:
+        error: any; torch has a class of its own for accelerators alone.
+    """
+    text = str(error)
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError)
+        and ("out of memory" in text or "DefaultCPUAllocator" in text or "Storage size" in text)
+    )
+
+
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 

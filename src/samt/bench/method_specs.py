@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from samt.baselines import BCD, DLADMM, MDLAM, ScaledADMM
-from samt.baselines.hypergradient import RULES
+from samt.baselines.hypergradient_rule import RULES
 from samt.baselines.layerwise import LayerwiseSolver
-from samt.bench.errors import SettingsError
+from samt.bench.errors import SettingsError, brief
 from samt.bench.schedules import SCHEDULES
 from samt.errors import suggestion
+
+_MOST = 1_000_000
 
 Value: TypeAlias = str | float | int | bool | None
 
@@ -91,13 +93,26 @@ def _checked(name: str, given: Mapping[str, str]) -> dict[str, Value]:
         try:
             values[option] = known[option].parse(text)
         except ValueError as error:
-            raise SettingsError(f"{option}={text} of method '{name}' must be {error}") from error
+            raise SettingsError(
+                f"{option}={brief(text)} of method '{name}' must be {error}"
+            ) from error
     return values
 
 
 def _label(name: str, given: Mapping[str, str]) -> str:
     options = ",".join(f"{option}={value}" for option, value in given.items())
     return f"{name}:{options}" if options else name
+
+
+def whole_number(text: str) -> int | None:
+    """The number that a text of digits stands for; None for another text, and above a million.
+
+    >>> whole_number("12"), whole_number("-1"), whole_number("9" * 5000)
+    (12, None, None)
+    """
+    plain = text.isascii() and text.isdigit() and len(text.lstrip("0")) <= len(str(_MOST))
+    number = int(text.lstrip("0") or "0") if plain else None
+    return None if number is None or number > _MOST else number
 
 
 def _number(
@@ -130,9 +145,10 @@ def _number(
 
 def _whole(least: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
-        if not text.isascii() or not text.isdigit() or int(text) < least:
-            raise ValueError(f"a whole number of at least {least}")
-        return int(text)
+        number = whole_number(text)
+        if number is None or number < least:
+            raise ValueError(f"a whole number of at least {least}, and {_MOST} at most")
+        return number
 
     return parse
 

@@ -12,11 +12,14 @@ import torch
 
 import samt
 from samt.bench.data import Dataset
-from samt.bench.errors import SettingsError
-from samt.bench.method_specs import MethodSpec, parse_spec
+from samt.bench.errors import SettingsError, brief
+from samt.bench.method_specs import MethodSpec, parse_spec, whole_number
 
 _LARGEST_SEED = 2**40  # the largest that SAMT takes
 _MOST_THREADS = 1024
+_MOST = 2**40  # epochs, and samples in a mini-batch: what a clock or a memory ends long before
+MOST_UNITS = 1_000_000  # of a layer
+MOST_SEEDS = 10_000
 
 
 @dataclass(frozen=True)
@@ -50,21 +53,42 @@ class Settings:
     threads: int | None = None
 
     def __post_init__(self) -> None:
+        check_channels(self.model)
         checks = {
-            "epochs": (self.epochs >= 0, "0 or more"),
-            "batch-size": (self.batch_size >= 1, "1 or more"),
+            "epochs": (0 <= self.epochs <= _MOST, "0 or more, and 2**40 at most"),
+            "batch-size": (1 <= self.batch_size <= _MOST, "1 or more, and 2**40 at most"),
             "seed": (0 <= self.seed <= _LARGEST_SEED, "from 0 to 2**40"),
             "dropout": (0 <= self.dropout < 1, "at least 0 and below 1"),
             "threads": (
                 self.threads is None or 1 <= self.threads <= _MOST_THREADS,
                 f"1 or more, and {_MOST_THREADS} at most",
             ),
-            "hidden": (all(width >= 1 for width in self.hidden), "widths of 1 or more"),
+            "hidden": (
+                all(1 <= width <= MOST_UNITS for width in self.hidden),
+                f"widths of 1 or more, and {MOST_UNITS} at most",
+            ),
         }
         for name, (holds, wanted) in checks.items():
             if not holds:
-                value = getattr(self, name.replace("-", "_"))
+                value = brief(getattr(self, name.replace("-", "_")))
                 raise SettingsError(f"--{name} {value} is not possible: it must be {wanted}")
+
+
+def check_channels(model: str) -> None:
+    """Refuse a network that no memory holds, before anybody computes with its numbers.
+
+    Args:
+        model: its name, with channels or without.
+
+    Raises:
+        SettingsError: it has more than `MOST_UNITS` channels.
+    """
+    for number in model.partition(":")[2].split(","):
+        if number.isdigit() and whole_number(number) is None:
+            raise SettingsError(
+                f"model '{brief(model)}' has more channels than any memory holds: write "
+                f"{MOST_UNITS} at most"
+            )
 
 
 def torch_device(name: str) -> torch.device:

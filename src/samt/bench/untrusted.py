@@ -9,7 +9,7 @@ import stat
 from pathlib import Path
 from typing import Any, BinaryIO
 
-# A record of 100 000 cells fits; parsed, it takes up to twenty times as much memory.
+# A record of 100 000 cells fits; parsed, it takes up to thirty times as much memory.
 LARGEST_JSON = 64 << 20
 
 

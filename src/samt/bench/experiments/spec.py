@@ -22,10 +22,10 @@ from samt.bench.data.registry import find, short_name
 from samt.bench.errors import UserError
 from samt.bench.experiments.mistakes import field, mistake
 from samt.bench.method_specs import MethodSpec, parse_spec
+from samt.bench.settings import MOST_SEEDS, MOST_UNITS, check_channels
 from samt.errors import suggestion
 
 Scalar: TypeAlias = bool | int | float | str | None
-_MOST_SEEDS = 10_000
 _MOST_VARIANTS = 10_000  # of a method
 _MOST_CELLS = 100_000
 
@@ -41,8 +41,8 @@ def _widths(value: Any) -> Any:
 def _seeds(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, int):
         return value
-    if not 1 <= value <= _MOST_SEEDS:
-        raise ValueError(f"write how many seeds, from 1 to {_MOST_SEEDS}, or a list of them")
+    if not 1 <= value <= MOST_SEEDS:
+        raise ValueError(f"write how many seeds, from 1 to {MOST_SEEDS}, or a list of them")
     return list(range(value))
 
 
@@ -55,7 +55,7 @@ def _line(text: str) -> str:
 
 Line: TypeAlias = Annotated[str, AfterValidator(_line)]
 Names: TypeAlias = Annotated[list[str], BeforeValidator(_listed), Field(min_length=1)]
-Units: TypeAlias = Annotated[int, Field(ge=1, le=1_000_000)]
+Units: TypeAlias = Annotated[int, Field(ge=1, le=MOST_UNITS)]
 Width: TypeAlias = Annotated[list[Units], Field(max_length=1000)]
 Seed: TypeAlias = Annotated[int, Field(ge=0, le=2**40)]
 Seeds: TypeAlias = Annotated[list[Seed], BeforeValidator(_seeds), Field(min_length=1)]
@@ -74,7 +74,7 @@ class Budget(Strict):
         seconds: of training, evaluation excluded; results then depend on the machine.
     """
 
-    epochs: Annotated[float, Field(ge=0)] | None = None
+    epochs: Annotated[float, Field(ge=0, le=1 << 40)] | None = None
     passes: Annotated[int, Field(ge=1, le=1 << 60)] | None = None
     seconds: Annotated[float, Field(gt=0)] | None = None
 
@@ -275,6 +275,7 @@ def _check_data(name: str) -> None:
 
 def _check_model(name: str) -> None:
     try:
+        check_channels(name)
         models.parse(name)
     except UserError as error:
         raise ValueError(str(error)) from error

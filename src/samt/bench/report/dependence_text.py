@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from samt.bench.report import wording
-from samt.bench.report.markdown import table
+from samt.bench.report.markdown import escaped, table
 from samt.bench.report.sensitivity import Dependence
 
 
@@ -22,9 +22,14 @@ def dependence_text(dependences: Sequence[Dependence]) -> str:
     for one in dependences:
         places.setdefault((one.option, one.data, one.model, one.width), []).append(one)
     return "\n\n".join(
-        f"{wording.place(*key[1:])}: {_metric(found)}, by `{key[0]}`\n\n{_rows(key[0], found)}"
+        f"{escaped(wording.place(*key[1:]))}: {_metric(found)}, by {_code(key[0])}\n\n"
+        f"{_rows(key[0], found)}"
         for key, found in places.items()
     )
+
+
+def _code(option: str) -> str:
+    return f"`{option}`" if option.isidentifier() else escaped(option)
 
 
 def _metric(found: Sequence[Dependence]) -> str:
@@ -45,8 +50,8 @@ def _rows(option: str, found: Sequence[Dependence]) -> str:
                 mean = entry.spread("final").mean  # nine columns have no room for more
                 text = wording.number(mean, wording.decimals(entry.metric, mean))
             texts.append(text)
-        rows.append([one.family, *texts, _range(one)])
-    return table([option, *(f"{value:g}" for value in values), "range"], rows)
+        rows.append([escaped(one.family), *texts, _range(one)])
+    return table([escaped(option), *(f"{value:g}" for value in values), "range"], rows)
 
 
 def _range(one: Dependence) -> str:

@@ -2,13 +2,41 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
+
+from samt.bench.terminal import shown
 
 _BEGIN, _END = "<!-- {} -->", "<!-- end of {} -->"
 
 
+# What makes markup anywhere, or where words end, begin, or look like an address.
+_MARKUP = re.compile(
+    r"[^\w\s.,;:()=%/+'\"@–×±·-]"
+    r"|(?<![^\W_])_|_(?![^\W_])"
+    r"|:(?=//)|@(?=\w)|(?<=\bwww)\."
+    r"|^[^\w\s]|(?<=^\d)[.)]|(?<=^\d\d)[.)]",
+    re.ASCII,
+)
+
+
+def escaped(text: str) -> str:
+    """A text from data, so that it reads as it is, in a cell of a table too.
+
+    Args:
+        text: any; it becomes one line.
+
+    >>> print(escaped("a|b <i>_x_"), escaped("step_size=row, 0.1"))
+    a&#124;b &#60;i&#62;&#95;x&#95; step_size=row, 0.1
+    """
+    line = shown(" ".join(text.split()))
+    return _MARKUP.sub(
+        lambda found: f"&#{ord(found[0])};" if found[0].isascii() else found[0], line
+    )
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
-    """A table whose first columns stand left, the others right.
+    """A table whose first columns stand left, the others right; texts from data are `escaped`.
 
     >>> print(table(["a", "b"], [["1", "2"]]))
     | a | b |

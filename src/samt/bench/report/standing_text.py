@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from samt.bench.report import wording
-from samt.bench.report.markdown import table
+from samt.bench.report.markdown import escaped, table
 from samt.bench.standing import POINTS, SHARE, Standing, mean_ranks
 
 
@@ -24,7 +24,7 @@ def standing_text(standings: Sequence[Standing], against: Sequence[str]) -> str:
         ["mean rank", "1 is best", *(f"{ranks[label].mean:.2f}" for label in labels), ""],
         ["passes", "forward and backward", *(_passes(standings, label) for label in labels), ""],
     ]
-    head = ["problem", "", *labels, "lead"]
+    head = ["problem", "", *map(escaped, labels), "lead"]
     return "\n\n".join([table(head, [*rows, *last], left=2), *_conclusions(standings, against)])
 
 
@@ -42,7 +42,7 @@ def _row(one: Standing, labels: Iterable[str]) -> list[str]:
     digits = 2 if one.metric == "accuracy" else 4
     lead = wording.signed(one.lead, digits) if math.isfinite(one.lead) else ""
     error = f" (± {wording.number(one.error, digits)})" if lead else ""
-    return [one.problem, metric, *cells, f"{lead}{error}"]
+    return [escaped(one.problem), metric, *cells, f"{lead}{error}"]
 
 
 def _passes(standings: Sequence[Standing], label: str) -> str:
@@ -57,14 +57,15 @@ def _passes(standings: Sequence[Standing], label: str) -> str:
 
 
 def _conclusions(standings: Sequence[Standing], against: Sequence[str]) -> list[str]:
-    label = standings[0].label
+    label = escaped(standings[0].label)
+    others = wording.joined([escaped(one) for one in against])
     counts = dict.fromkeys(("at or above", "below", "far below"), 0)
     for one in standings:
         counts[one.verdict] += 1
-    far = [one.problem for one in standings if one.verdict == "far below"]
+    far = [escaped(one.problem) for one in standings if one.verdict == "far below"]
     return [
-        f"Lead: {label} minus the better of {wording.joined(list(against))}, in percentage points "
-        "or RMSE, positive where it is better; in brackets the pooled standard error over seeds.",
+        f"Lead: {label} minus the better of {others}, in percentage points or RMSE, "
+        "positive where it is better; in brackets the pooled standard error over seeds.",
         f"{label} is at or above the best of them, within that error, on {counts['at or above']} "
         f"of {wording.counted(len(standings), 'problem')}; below it by at most {POINTS:g} point "
         f"or {100 * SHARE:g} % of the RMSE on {counts['below']}; by more on {counts['far below']}"
