@@ -247,11 +247,15 @@ def test_a_closure_adds_to_the_gradients_of_earlier_micro_batches(calls_backward
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
 
 
-def test_a_loss_that_is_not_finite_changes_nothing() -> None:
+@pytest.mark.parametrize("late", [0, 1])
+def test_a_loss_that_is_not_finite_changes_nothing(late: int) -> None:
     model = mlp()
-    optimizer = AutoSAMT(samt.blocks(model), **OFTEN)
+    blocks = samt.blocks(model)
+    optimizer = AutoSAMT(blocks[: len(blocks) - late], **OFTEN)
     inputs, targets = batch("mlp", 0)
     optimizer.step(samt.closure(model, LOSS, inputs, targets))
+    for block in blocks[len(blocks) - late :]:
+        optimizer.add_param_group(block)
     before = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
     with pytest.raises(NonFiniteLossError, match="step 1"):
         optimizer.step(samt.closure(model, LOSS, inputs * torch.nan, targets))

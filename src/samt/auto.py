@@ -140,7 +140,9 @@ class AutoSAMT(SAMT, preset="auto"):
         self._ranks = Ranks(process_group)
         self._known: list[StepSizes] | None = None
         self._finite = FiniteNumbers()
+        self._is_complete = False
         super().__init__(params, defaults)
+        self._is_complete = True
         self._step_sizes()
         keep_freed_memory()
 
@@ -148,6 +150,7 @@ class AutoSAMT(SAMT, preset="auto"):
         super().__setstate__(state)
         self._known = None
         self._finite = FiniteNumbers()
+        self._is_complete = True
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a block; its state is made at once.
@@ -175,7 +178,10 @@ class AutoSAMT(SAMT, preset="auto"):
             index = sum(len(g["params"]) for g in self.param_groups[:-1])
             for offset, parameter in enumerate(group["params"]):
                 self.state[parameter] |= initial_state(group, parameter, index + offset)
+            if self._is_complete:  # one block more makes all steps smaller, and not only in a step
+                self._step_sizes()
         except Exception:
+            self._known = None
             for parameter in self.param_groups.pop()["params"]:
                 self.state.pop(parameter, None)
             raise
