@@ -113,7 +113,7 @@ def test_equals_the_reference_with_every_option(options: dict[str, Any], lr: flo
 
 @pytest.mark.parametrize("scheduled", [True, False])
 def test_equals_the_reference_without_a_number_of_steps(scheduled: bool) -> None:
-    compare("mlp", None, 532, 0.1, scheduled)
+    compare("mlp", None, 545, 0.1, scheduled)
 
 
 def test_without_learning_it_is_adam_with_a_step_for_each_tensor() -> None:

@@ -41,9 +41,10 @@ if TYPE_CHECKING:
 _WARMUP_SHARE, _MOST_WARMUP, _WARMUP_STEPS = 0.02, 100, 20
 _QUIET_SHARE, _QUIET_STEPS = 0.25, 500
 _DECAY_STEPS = 600
-# The averages see every fifth step, so that they cost little; in steps they are 20 and 100 long.
-_STRIDE = 5
-_FAST, _SLOW = 1 - 0.95**_STRIDE, 1 - 0.99**_STRIDE
+# The averages see every fifth and every twentieth step, so that they cost little; in steps they are
+# 20 and 100 long.
+_STRIDE, _SLOW_STRIDE = 5, 20
+_FAST, _SLOW = 1 - 0.95**_STRIDE, 1 - 0.99**_SLOW_STRIDE
 
 
 class AutoSAMT(SAMT, preset="auto"):
@@ -115,8 +116,8 @@ class AutoSAMT(SAMT, preset="auto"):
         betas: tuple[float, float] = (0.9, 0.99),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
-        meta_every: int = 40,
-        meta_lr: float = 0.7,
+        meta_every: int = 60,
+        meta_lr: float = 0.85,
         eta_hidden: int = 64,
         projection: str = "tanh",
         process_group: ProcessGroup | None = None,
@@ -353,19 +354,17 @@ class AutoSAMT(SAMT, preset="auto"):
 
     def _average(self) -> None:
         """Move the averages; and where the next gradient is due at the average, go there."""
-        update = self.param_groups[0]["calls"] % _STRIDE == 0
-        goes = self._is_at_average
-        if not (update or goes):
-            return
+        calls, goes = self.param_groups[0]["calls"], self._is_at_average
         parameters = [p for group in self.param_groups for p in group["params"]]
-        if not parameters:
+        if not parameters or not (calls % _STRIDE == 0 or goes):
             return
         states = [local_state(self.state[parameter]) for parameter in parameters]
         own, average = list(map(local, parameters)), [state["average"] for state in states]
-        if update:
+        if calls % _STRIDE == 0:
             weights = [w.to(mean.dtype) for w, mean in zip(own, average, strict=True)]
             torch._foreach_lerp_(average, weights, _FAST)
-            torch._foreach_lerp_([state["slow_average"] for state in states], weights, _SLOW)
+            if calls % _SLOW_STRIDE == 0:
+                torch._foreach_lerp_([state["slow_average"] for state in states], weights, _SLOW)
         if goes:
             torch._foreach_copy_([state["weights"] for state in states], own)
             torch._foreach_copy_(own, average)

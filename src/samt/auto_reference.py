@@ -114,11 +114,10 @@ class AutoReference(Reference):
                 self.features[name] = statistics(d)
                 self.features[name][4] /= math.sqrt(max(d.numel(), 1))
                 self.step_size[name] = self.scale[name] * self._eta(name, group).detach()
-        if self.calls % 5 == 4:
-            fast, slow = 1 - 0.95**5, 1 - 0.99**5
-            for name in names:
-                self.average[name] = self.average[name].lerp(self.weights[name], fast)
-                self.slow_average[name] = self.slow_average[name].lerp(self.weights[name], slow)
+        for averages, every, decay in ((self.average, 5, 0.95), (self.slow_average, 20, 0.99)):
+            if (self.calls + 1) % every == 0:
+                for name in names:
+                    averages[name] = averages[name].lerp(self.weights[name], 1 - decay**every)
 
     def _anneal(self, group: dict[str, Any]) -> float:
         total = group["total_steps"]
