@@ -208,10 +208,11 @@ class AutoSAMT(SAMT, preset="auto"):
         """Whether the parameters hold the average, for the gradient that comes next."""
         first = self.param_groups[0]
         calls, total = first["calls"], first["total_steps"]
+        if calls == 0 or calls % first["meta_every"]:
+            return False
         # At first the average only lags behind; after the last step the weights are what is wanted.
         quiet = _QUIET_STEPS if total is None else min(_QUIET_STEPS, _QUIET_SHARE * total)
-        due = calls > 0 and calls >= quiet and calls % first["meta_every"] == 0
-        return bool(due) and (total is None or calls < total)
+        return bool(quiet <= calls and (total is None or calls < total))
 
     def _anneal(self, group: dict[str, Any]) -> float | Tensor:
         """a: warm-up, the way to zero or the decay, and what a scheduler made of `lr`."""
@@ -296,7 +297,7 @@ class AutoSAMT(SAMT, preset="auto"):
             group["calls"] += 1
             # Of two that anneal, the scheduler is the one that was asked for.
             group["decayed"] += float(group["lr"]) == group["initial_step_size"]
-        self._average()
+        self._average(parameters)
 
     def _evaluate(self, closure: Callable[[], Any], parameters: list[Tensor]) -> Any:
         before = [(p.grad, 0 if p.grad is None else p.grad._version) for p in parameters]
@@ -352,10 +353,9 @@ class AutoSAMT(SAMT, preset="auto"):
                 sizes.learn(whole, annealing, fine)
                 sizes.renew_step_sizes()
 
-    def _average(self) -> None:
+    def _average(self, parameters: list[Tensor]) -> None:
         """Move the averages; and where the next gradient is due at the average, go there."""
         calls, goes = self.param_groups[0]["calls"], self._is_at_average
-        parameters = [p for group in self.param_groups for p in group["params"]]
         if not parameters or not (calls % _STRIDE == 0 or goes):
             return
         states = [local_state(self.state[parameter]) for parameter in parameters]

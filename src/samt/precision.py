@@ -16,7 +16,7 @@ def own_precision(devices: Iterable[torch.device]) -> AbstractContextManager[obj
     Args:
         devices: that the optimizer computes on.
     """
-    kinds = [kind for kind in {d.type for d in devices} if torch.is_autocast_enabled(kind)]
+    kinds = {d.type for d in devices if torch.is_autocast_enabled(d.type)}
     if not kinds:
         return nullcontext()
     torch.clear_autocast_cache()
