@@ -170,7 +170,7 @@ def test_a_poisoned_eta_model_moves_no_weight(name: str, bad: float) -> None:
         step(model, optimizer, data(number))
     block = optimizer.param_groups[2]
     optimizer.state[block["params"][0]]["eta_model"][-1] = bad
-    for number in range(2, 520 if name == "auto, endless" else 20):
+    for number in range(2, 545 if name == "auto, endless" else 20):
         before = copy.deepcopy(model.state_dict())
         try:
             step(model, optimizer, data(number))

@@ -120,7 +120,7 @@ class StepSizes:
             annealing: a of every block.
             fine: one bool on a device, at which nobody looks here: whether to change anything.
         """
-        gradients = list(map(local_gradient, self._parameters))
+        gradients = self._gradients()
         present = [gradient is not None for gradient in gradients]
         self._done += self._counted(present, fine)
         steps = self._steps(self._of_tensors(annealing), fine)
@@ -169,22 +169,25 @@ class StepSizes:
         if self._shards or is_read_late(self._sizes.device):
             return False
         # In the precision of the state: that of a float16 gradient would overflow.
-        norms = (torch.linalg.vector_norm(g, dtype=self._sizes.dtype) for g in self._gradients())
-        if not all(norm.item() < self._largest for norm in norms):
+        dtype, there = self._sizes.dtype, [g for g in self._gradients() if g is not None]
+        if not all(torch.linalg.vector_norm(g, dtype=dtype).item() < self._largest for g in there):
             return False
         return not with_eta_models or math.isfinite(self._eta_models.trunk.sum().item())
 
-    def _gradients(self) -> list[Tensor]:
-        return [g for g in map(local_gradient, self._parameters) if g is not None]
+    def _gradients(self) -> list[Tensor | None]:
+        if self._shards:
+            return list(map(local_gradient, self._parameters))
+        return [parameter.grad for parameter in self._parameters]  # asked twice in every step
 
     def gradient_squares(self) -> Tensor:
         """Of each block, the squared norm of its gradient, finite if the moments will be.
 
         Of parts of tensors, the sum of the norms takes the place of the norm.
         """
-        there, none = self._gradients(), self._sizes.new_zeros(())
+        gradients, none = self._gradients(), self._sizes.new_zeros(())
+        there = [gradient for gradient in gradients if gradient is not None]
         norms = iter(torch._foreach_norm(there, dtype=none.dtype) if there else ())
-        found = torch.stack([none if p.grad is None else next(norms) for p in self._parameters])
+        found = torch.stack([none if gradient is None else next(norms) for gradient in gradients])
         return self._of_blocks(self._shards.sum(found).square())
 
     def eta_sums(self) -> Tensor:
@@ -200,15 +203,15 @@ class StepSizes:
         Returns:
             The squares of their norms, of these tensors alone, in each block: shape (2, blocks).
         """
-        dots, gradients, ways = [], [], []
-        for parameter, state in zip(self._parameters, self._states, strict=True):
-            h, moved = local_gradient(parameter), state["average"] - state["slow_average"]
-            h = moved.new_zeros(()).expand_as(moved) if h is None else h.to(moved.dtype)
-            h, moved = h.reshape(-1), moved.reshape(-1)
+        dots, of_gradients, of_ways = [], [], []
+        for gradient, state in zip(self._gradients(), self._states, strict=True):
+            moved = (state["average"] - state["slow_average"]).reshape(-1)
+            h = torch.zeros_like(moved) if gradient is None else gradient.to(moved.dtype)
+            h = h.reshape(-1)
             dots.append(torch.dot(h, moved))
-            gradients.append(torch.dot(h, h))
-            ways.append(torch.dot(moved, moved))
-        here = torch.stack(dots + gradients + ways).view(3, -1)
+            of_gradients.append(torch.dot(h, h))
+            of_ways.append(torch.dot(moved, moved))
+        here = torch.stack(dots + of_gradients + of_ways).view(3, -1)
         self._dots, *squares = self._shards.sum(here)
         return torch.stack(list(map(self._of_blocks, squares)))
 
