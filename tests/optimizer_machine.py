@@ -93,15 +93,25 @@ class OptimizerMachine(RuleBasedStateMachine):
 
     def oracle_step(self, data: Batch, other: Batch) -> Tensor:
         """A step of the oracle."""
-        raise NotImplementedError
+        loss: Tensor = self.oracle.step(data)
+        return loss
 
     def fast_step(self, data: Batch, other: Batch, fault: Callable[[], None]) -> Any:
         """A step of the optimizer; `fault` is called in each evaluation of the loss."""
         raise NotImplementedError
 
     def agree(self) -> None:
-        """Compare weights and state with those of the oracle."""
-        raise NotImplementedError
+        """Compare weights and buffers with those of the oracle; state is each method's own."""
+        expected = self.held_by_oracle()
+        for name, parameter in self.model.named_parameters():
+            assert_close(parameter, expected[name], name)
+        for name, buffer in self.model.named_buffers():
+            assert_close(buffer, self.oracle.buffers[name], name)
+
+    def held_by_oracle(self) -> dict[str, Tensor]:
+        """What the model's parameters should hold now."""
+        weights: dict[str, Tensor] = self.oracle.weights
+        return weights
 
     def begin(
         self,

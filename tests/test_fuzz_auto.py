@@ -51,10 +51,6 @@ class AutoMachine(OneEvaluationMachine):
     def make_oracle(self) -> AutoReference:
         return AutoReference(self.model, loss_fn, self.optimizer.param_groups)
 
-    def oracle_step(self, data: Batch, other: Batch) -> Tensor:
-        loss: Tensor = self.oracle.step(data)
-        return loss
-
     def fast_step(self, data: Batch, other: Batch, fault: Callable[[], Any]) -> Any:
         loss = faulty(fault)
         if self.style is not None:
@@ -66,11 +62,13 @@ class AutoMachine(OneEvaluationMachine):
         held = [p for group in self.optimizer.param_groups for p in group["params"]]
         return self.style is None and not (held and all(p.requires_grad for p in held))
 
+    def held_by_oracle(self) -> dict[str, Tensor]:
+        """The average, where the next gradient is taken there."""
+        held: dict[str, Tensor] = self.oracle.parameters
+        return held
+
     def agree(self) -> None:
-        for name, parameter in self.model.named_parameters():
-            assert_close(parameter, self.oracle.parameters[name], name)
-        for name, buffer in self.model.named_buffers():
-            assert_close(buffer, self.oracle.buffers[name], name)
+        super().agree()
         for group in self.optimizer.param_groups:
             for name, parameter in zip(group["param_names"], group["params"], strict=True):
                 state = self.optimizer.state[parameter]

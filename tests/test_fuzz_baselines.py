@@ -183,10 +183,6 @@ class HypergradientMachine(OneEvaluationMachine):
         groups = self.optimizer.param_groups
         return HypergradientReference(self.model, loss_fn, groups, self.method is SGDNesterovHD)
 
-    def oracle_step(self, data: Batch, other: Batch) -> Tensor:
-        loss: Tensor = self.oracle.step(data)
-        return loss
-
     def fast_step(self, data: Batch, other: Batch, fault: Callable[[], Any]) -> Any:
         loss = faulty(fault)
         if self.style is WithBackward:
@@ -199,10 +195,7 @@ class HypergradientMachine(OneEvaluationMachine):
         return not (held and all(p.requires_grad for p in held))
 
     def agree(self) -> None:
-        for name, parameter in self.model.named_parameters():
-            assert_close(parameter, self.oracle.weights[name], name)
-        for name, buffer in self.model.named_buffers():
-            assert_close(buffer, self.oracle.buffers[name], name)
+        super().agree()
         for group, own in zip(self.optimizer.param_groups, self.oracle.groups, strict=True):
             assert_close(
                 torch.as_tensor(group["lr"]).double(), torch.tensor(own["lr"]).double(), "lr"
@@ -247,22 +240,12 @@ class DanteMachine(OptimizerMachine):
     def make_oracle(self) -> DanteReference:
         return DanteReference(self.model, loss_fn, self.optimizer.param_groups)
 
-    def oracle_step(self, data: Batch, other: Batch) -> Tensor:
-        loss: Tensor = self.oracle.step(data)
-        return loss
-
     def fast_step(self, data: Batch, other: Batch, fault: Callable[[], Any]) -> Any:
         loss = faulty(fault)
         fresh = self.optimizer.param_groups[0]["fresh_batches"]
         if self.style is None and fresh and fault() is None:
             return self.plain_step(loss_fn, data)  # a fault in it is not the optimizer's
         return self.optimizer.step((self.style or Closure)(self.model, loss, data))
-
-    def agree(self) -> None:
-        for name, parameter in self.model.named_parameters():
-            assert_close(parameter, self.oracle.weights[name], name)
-        for name, buffer in self.model.named_buffers():
-            assert_close(buffer, self.oracle.buffers[name], name)
 
 
 class SGDMachine(HypergradientMachine):

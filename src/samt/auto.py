@@ -288,9 +288,8 @@ class AutoSAMT(SAMT, preset="auto"):
                 parameter.copy_(self.state[parameter]["weights"])
         for sizes in self._step_sizes():
             sizes.move(annealing, fine)
-        if self.history is not None:
-            for group in self.param_groups:
-                self._record(group, loss)
+        for group in self.param_groups:
+            self._record(group, loss)
         if at_average:
             self._learn(annealing, fine)
         for group in self.param_groups:
