@@ -15,7 +15,7 @@ from samt.bench.errors import SettingsError, brief
 from samt.bench.schedules import SCHEDULES
 from samt.errors import suggestion
 
-_MOST = 1_000_000
+MOST_WHOLE = 1_000_000  # of what an option counts
 
 Value: TypeAlias = str | float | int | bool | None
 
@@ -110,9 +110,9 @@ def whole_number(text: str) -> int | None:
     >>> whole_number("12"), whole_number("-1"), whole_number("9" * 5000)
     (12, None, None)
     """
-    plain = text.isascii() and text.isdigit() and len(text.lstrip("0")) <= len(str(_MOST))
+    plain = text.isascii() and text.isdigit() and len(text.lstrip("0")) <= len(str(MOST_WHOLE))
     number = int(text.lstrip("0") or "0") if plain else None
-    return None if number is None or number > _MOST else number
+    return None if number is None or number > MOST_WHOLE else number
 
 
 def _number(
@@ -147,7 +147,7 @@ def _whole(least: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         number = whole_number(text)
         if number is None or number < least:
-            raise ValueError(f"a whole number of at least {least}, and {_MOST} at most")
+            raise ValueError(f"a whole number of at least {least}, and {MOST_WHOLE} at most")
         return number
 
     return parse

@@ -13,12 +13,12 @@ import torch
 import samt
 from samt.bench.data import Dataset
 from samt.bench.errors import SettingsError, brief
-from samt.bench.method_specs import MethodSpec, parse_spec, whole_number
+from samt.bench.method_specs import MOST_WHOLE, MethodSpec, parse_spec, whole_number
 
 _LARGEST_SEED = 2**40  # the largest that SAMT takes
 _MOST_THREADS = 1024
 _MOST = 2**40  # epochs, and samples in a mini-batch: what a clock or a memory ends long before
-MOST_UNITS = 1_000_000  # of a layer
+MOST_UNITS = MOST_WHOLE  # of a layer
 MOST_SEEDS = 10_000
 
 
