@@ -197,15 +197,13 @@ def _reach(rows: Sequence[Difference]) -> float:
 def _difference_text(row: Difference) -> str:
     if row.unfinished:
         return f"{row.unfinished} of {row.n} did not finish"
-    return wording.signed(row.mean * wording.scale(row.metric), 2)
+    return wording.difference(row, row.mean)
 
 
 def _interval_text(row: Difference) -> str:
     if not math.isfinite(row.low):
         return "" if row.unfinished else "one seed"
-    scale = wording.scale(row.metric)
-    low, high = wording.signed(row.low * scale, 2), wording.signed(row.high * scale, 2)
-    return f"{low} to {high}"
+    return f"{wording.difference(row, row.low)} to {wording.difference(row, row.high)}"
 
 
 def _by_place(differences: Iterable[Difference]) -> list[tuple[str, list[Difference]]]:

@@ -14,6 +14,7 @@ from samt.bench.experiments.frames import PENDING
 from samt.bench.experiments.store import STATUSES
 from samt.bench.report.progress import metric_text
 from samt.bench.report.tables import spread_text
+from samt.bench.report.wording import difference
 from samt.bench.statistics import Difference, GroupSummary, MeanRank
 
 if TYPE_CHECKING:
@@ -116,11 +117,11 @@ def differences_table(differences: Sequence[Difference], what: str) -> Table:
     for one in differences:
         lost = f"{one.unfinished} did not finish" if one.unfinished else "–"
         known = math.isfinite(one.low)
-        interval = f"{_signed(one, one.low)} to {_signed(one, one.high)}" if known else lost
+        interval = f"{difference(one, one.low)} to {difference(one, one.high)}" if known else lost
         table.add_row(
             Text(network_text(one.data, one.model, one.width)),
             *(_broken(one.label), _broken(one.against)),
-            _signed(one, one.mean),
+            difference(one, one.mean),
             Text(interval, style="bold" if one.excludes_zero else ""),
             str(one.n),
         )
@@ -198,9 +199,3 @@ def _table(title: str, first: str, *numbers: str) -> Table:
 def _broken(label: str) -> Text:
     """A method's name with places to break the line."""
     return Text(label.replace(":", ": ").replace(",", ", "))
-
-
-def _signed(one: Difference, value: float) -> str:
-    if math.isnan(value):
-        return "nan"
-    return f"{100 * value:+.2f}" if one.metric == "accuracy" else f"{value:+.4g}"

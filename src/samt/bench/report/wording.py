@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 
-from samt.bench.statistics import Spread
+from samt.bench.statistics import Difference, Spread
 
 MINUS = "\N{MINUS SIGN}"
 # Of a cell that did not finish, for people.
@@ -84,6 +84,22 @@ def spread(metric: str, one: Spread) -> str:
     if math.isnan(one.deviation):
         return number(one.mean, digits)
     return f"{number(one.mean, digits)} ± {number(one.deviation, digits)}"
+
+
+def difference(one: Difference, value: float) -> str:
+    """The mean of a paired difference, or an end of its interval, all three to the same digit.
+
+    Args:
+        one: says the metric, and how large its numbers are.
+        value: as stored.
+
+    >>> row = Difference("bike", "mlp", "8", "rmse", "SAMT", "SGD", 3, 0, -0.0042, -0.051, 0.03)
+    >>> difference(row, row.mean), difference(row, row.low)
+    ('−0.00420', '−0.05100')
+    """
+    factor = scale(one.metric)
+    sizes = [abs(end) * factor for end in (one.mean, one.low, one.high) if math.isfinite(end)]
+    return signed(value * factor, decimals(one.metric, max(sizes, default=math.nan)))
 
 
 def unfinished(statuses: Mapping[str, int]) -> list[str]:
