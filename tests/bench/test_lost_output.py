@@ -56,3 +56,19 @@ def test_output_that_is_lost_costs_no_file_and_makes_no_traceback(
         table = (run / "metrics.csv").read_text().splitlines()
         assert [row.split(",")[0] for row in table[1:]] == [str(epoch) for epoch in epochs]
         assert epochs == list(range(3)) or code != 0
+
+
+@pytest.mark.parametrize("letters", ["ascii", "utf-8"])
+def test_letters_that_a_terminal_lacks_are_question_marks(letters: str, tmp_path: Path) -> None:
+    compare = "compare --data digits --hidden 4 --epochs 1 --threads 1 --device cpu sgd"
+    done = subprocess.run(
+        ["bash", "-c", f"{_SAMT} {compare}"],
+        cwd=tmp_path,
+        env={**os.environ, **ENVIRONMENT, "PYTHONIOENCODING": letters},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    between = "?" if letters == "ascii" else "·"
+    assert f"digits {between} mlp 4" in done.stdout.decode(letters)

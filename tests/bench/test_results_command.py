@@ -88,7 +88,7 @@ def test_show_differences_against_a_method(samt_here: Samt) -> None:
     assert re.search(r"digits · mlp 300 a b \+30\.00 \+2\d\.\d\d to \+[34]\d\.\d\d 3", text)
     text = words(samt_here(*show, "--metric", "best").out)
     assert "mean rank by best test metric" in text
-    assert re.search(r"digits · mlp 300 a b -30\.00", text)
+    assert re.search(r"digits · mlp 300 a b −30\.00", text)
     samt_here(*show, "--against", "c").is_user_error("--against c", "'a'", "'b'")
     samt_here(*show, "--metric", "last").is_user_error("--metric last", "final or best")
 

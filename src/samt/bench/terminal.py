@@ -77,7 +77,10 @@ def complain(text: str) -> None:
 
 
 def open_streams() -> None:
-    """Make up for standard streams that are closed, or a file would get the number of one."""
+    """Make up for standard streams that are closed, or a file would get the number of one.
+
+    And for those of a locale that lacks our letters (±, −): a question mark stands for them.
+    """
     handle = os.open(os.devnull, os.O_RDWR)
     while handle <= 2:
         os.set_inheritable(handle, True)
@@ -86,6 +89,8 @@ def open_streams() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="replace")
 
 
 def lost_output(error: Exception) -> str | None:

@@ -48,6 +48,12 @@ def test_seeds_that_did_not_finish_and_places_without_a_cell(table: Findings) ->
     }
 
 
+def test_what_stands_beside_published_numbers_comes_first(filled: Store, paper: Path) -> None:
+    for name in ("a10", "a9", "zoo"):
+        save_grid(filled, name, {"samt": {(16,): [0.9]}})
+    assert [one.name for one in gather(filled, paper=paper)] == ["table", "a9", "a10", "zoo"]
+
+
 def test_absent_data_without_published_numbers_are_named(store: Store) -> None:
     save_grid(store, "one", {"samt": {(16,): [0.9]}}, absent={"mnist": "put  it\nthere"})
     (one,) = gather(store)

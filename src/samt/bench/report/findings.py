@@ -69,7 +69,8 @@ def gather(store: Store, only: Sequence[str] = (), paper: Path | None = None) ->
             then `paper` here, then the package's.
 
     Returns:
-        One for each experiment, by name; numbers in names count as numbers.
+        One for each experiment: first those of which a number stands beside a published one, then
+        the others, each by name; numbers in names count as numbers.
 
     Raises:
         ReportError: there is no experiment, or not the one that is asked for, or published
@@ -87,7 +88,8 @@ def gather(store: Store, only: Sequence[str] = (), paper: Path | None = None) ->
                 f"there is no experiment '{name}' in {store.location}: {suggestion(name, known)}"
             )
     wanted = sorted((name for name in known if not only or name in only), key=_natural)
-    return [_findings(store, name, paper) for name in wanted]
+    gathered = [_findings(store, name, paper) for name in wanted]
+    return sorted(gathered, key=lambda one: not one.discrepancies.compared)
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
