@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import random
 from pathlib import Path
 
 import pandas as pd
@@ -40,8 +42,8 @@ def test_merge_copies_what_is_not_there(samt_here: Samt, store: Store, tmp_path:
     assert contents(store) == before
     assert target.summaries().keys() == store.summaries().keys() | {new}
     record = experiment_record(target, "first")
-    assert [one["label"] for one in record["cells"][:3]] == ["SAMT", "new", "SAMT"]
-    assert len(record["cells"]) == 6
+    labels = ["SAMT", "SAMT", "SAMT", "new", "sgd [plain]", "sgd [plain]"]
+    assert [one["label"] for one in record["cells"]] == labels
     summary = target.summary(ours)
     assert summary is not None
     assert summary["test_metric"] == 0.123
@@ -187,5 +189,42 @@ def test_entries_without_a_place_are_all_kept() -> None:
     here, there = Store("memory://plain"), Store("memory://plainer")
     here.save_experiment("one", {"cells": entries[:2]})
     there.save_experiment("one", {"cells": entries[1:]})
+    merge(there, here)
+    assert experiment_record(here, "one")["cells"] == entries
+
+
+def test_tables_have_the_order_of_the_file_whatever_came_first() -> None:
+    order = {
+        "data": ["b", "a"],
+        "model": ["mlp"],
+        "width": ["8", "16"],
+        "label": ["z", "y", "y:lr=1"],
+    }
+    labels = {"final": ["z", "y", "y:lr=1"], "tuning": ["z:lr=0.1", "y:lr=2", "y:lr=1:eps=3"]}
+    names = ("role", "data", "width", "label", "seed")
+    right = [
+        *itertools.product(["tuning"], order["data"], order["width"], labels["tuning"], [0]),
+        *itertools.product(["final"], order["data"], order["width"], labels["final"], [0, 1]),
+    ]
+    entries = [
+        {"identity": f"{n:016x}", "model": "mlp"} | dict(zip(names, values, strict=True))
+        for n, values in enumerate(right)
+    ]
+    mixed = random.Random(0).sample(entries, len(entries))
+    here, there = Store("memory://ordered"), Store("memory://disordered")
+    here.save_experiment("one", {"order": order, "cells": mixed[:9]})
+    there.save_experiment("one", {"cells": mixed[5:]})
+    assert merge(there, here).experiments == 1
+    assert experiment_record(here, "one")["cells"] == entries
+    assert merge(there, here).experiments == 0
+
+
+@pytest.mark.parametrize("order", [None, 1, [], {"label": 3}, {"label": [["m"], None]}])
+def test_an_order_that_is_none_leaves_cells_as_they_come(order: object) -> None:
+    labels = ["m", "b", "a"]
+    entries = [{"identity": f"{n:016x}", "label": labels[n], "role": "final"} for n in range(3)]
+    here, there = Store("memory://strange"), Store("memory://stranger")
+    here.save_experiment("one", {"order": order, "cells": entries[:2]})
+    there.save_experiment("one", {"order": order, "cells": entries[1:]})
     merge(there, here)
     assert experiment_record(here, "one")["cells"] == entries

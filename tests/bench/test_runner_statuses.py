@@ -80,3 +80,15 @@ def test_a_full_disk_ends_the_run_in_one_line_and_loses_nothing(tmp_path: Path) 
         assert finished.items() <= stamps(disk).items()
         finish(file, whole)
         assert_same(numbers(disk), numbers(whole))
+
+
+def test_parts_that_are_run_by_themselves_stand_in_the_order_of_the_file(tmp_path: Path) -> None:
+    methods = "methods: [{method: sgd, tune: {lr: [0.3, 0.1]}}, samt, adam]\n"
+    grid = f"width: [8, 4]\nseeds: 2\nbudget: {{epochs: 1}}\n{methods}"
+    file, parts, whole = write_grid(tmp_path / "grid.yaml", grid), tmp_path / "a", tmp_path / "b"
+    for only in ("method=adam", "width=4", "method=sgd"):
+        finish(file, parts, "--only", only)
+    finish(file, parts)
+    finish(file, whole)
+    records = [Store(str(results)).experiment("grid") for results in (parts, whole)]
+    assert records[0] == records[1]

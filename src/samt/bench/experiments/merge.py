@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from samt.bench.errors import ResultsError
 from samt.bench.experiments.curves import curve_schema
 from samt.bench.experiments.frames import entries
+from samt.bench.experiments.places import ordered, place
 from samt.bench.experiments.store import Store
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def _rows(curve: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _merge_experiments(source: Store, target: Store, done: Merged, redefined: bool) -> None:
-    """Union of the cells of each experiment; title and labels here win."""
+    """Union of the cells of each experiment; title, labels and their order here win."""
     ours, summaries = target.experiments(), target.summaries()
 
     def is_done(entry: Mapping[str, Any]) -> bool:
@@ -106,21 +107,13 @@ def _merge_experiments(source: Store, target: Store, done: Merged, redefined: bo
         if own.get("definition") != theirs.get("definition") and not redefined:
             done.other.append(name)
             continue
-        cells = {_place(entry): entry for entry in entries(own)}
+        cells = {place(entry): entry for entry in entries(own)}
         for entry in entries(theirs):
-            here = cells.get(_place(entry))
+            here = cells.get(place(entry))
             if here is None or (is_done(entry) and not is_done(here)):
-                cells[_place(entry)] = entry
-        merged = {**own, "cells": list(cells.values())}
+                cells[place(entry)] = entry
+        order = own.get("order") or theirs.get("order")
+        merged = {**own, "cells": ordered(cells.values(), order)}
         if merged != ours.get(name):
             target.save_experiment(name, merged)
             done.experiments += 1
-
-
-def _place(entry: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Where a cell stands in its experiment, whatever code and device are."""
-    names = ("role", "label", "data", "model", "width", "seed")
-    # Without a place of its own it is like no other one.
-    return tuple(str(entry[name]) for name in names if name in entry) + (
-        () if "seed" in entry else (entry["identity"],)
-    )

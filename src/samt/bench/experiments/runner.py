@@ -13,7 +13,9 @@ from typing import Any
 from samt.bench.experiments.backends import Backend, workers
 from samt.bench.experiments.cells import Cell
 from samt.bench.experiments.environment import commit
+from samt.bench.experiments.frames import entries
 from samt.bench.experiments.grid import Group, Machine, groups
+from samt.bench.experiments.places import file_order, ordered, place
 from samt.bench.experiments.spec import Experiment
 from samt.bench.experiments.store import Store
 from samt.bench.experiments.supervisor import interrupt, is_done, supervise, supervise_here
@@ -82,6 +84,7 @@ class Plan:
                 for data, reason in self.absent.items()
             },
             "definition": hashlib.sha256(definition.encode()).hexdigest()[:16],
+            "order": file_order(self.experiment),
             "cells": list(cells),
         }
 
@@ -218,9 +221,9 @@ class Runner:
             old = self.store.experiment(plan.experiment.name) or {}
             if old.get("definition") == record["definition"]:
                 # Another part of the same experiment (--only), or what was run before.
-                new = {_place(entry) for entry in record["cells"]}
-                kept = [entry for entry in old["cells"] if _place(entry) not in new]
-                record["cells"] = [*kept, *record["cells"]]
+                new = {place(entry) for entry in record["cells"]}
+                kept = [entry for entry in entries(old) if place(entry) not in new]
+                record["cells"] = ordered([*kept, *record["cells"]], record["order"])
             if record != {name: value for name, value in old.items() if name != "schema"}:
                 self.store.save_experiment(plan.experiment.name, record)
 
@@ -248,8 +251,3 @@ def _entry(cell: Cell) -> dict[str, Any]:
         "label": cell.label,
         "seed": cell.seed,
     }
-
-
-def _place(entry: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Where a cell stands in its experiment, whatever the version of the code."""
-    return tuple(entry.get(name) for name in ("role", "data", "model", "width", "label", "seed"))
