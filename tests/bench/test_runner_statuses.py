@@ -86,9 +86,8 @@ def test_parts_that_are_run_by_themselves_stand_in_the_order_of_the_file(tmp_pat
     methods = "methods: [{method: sgd, tune: {lr: [0.3, 0.1]}}, samt, adam]\n"
     grid = f"width: [8, 4]\nseeds: 2\nbudget: {{epochs: 1}}\n{methods}"
     file, parts, whole = write_grid(tmp_path / "grid.yaml", grid), tmp_path / "a", tmp_path / "b"
-    for only in ("method=adam", "width=4", "method=sgd"):
+    for only in ("method=adam", "width=4", "method=s*"):
         finish(file, parts, "--only", only)
-    finish(file, parts)
     finish(file, whole)
     records = [Store(str(results)).experiment("grid") for results in (parts, whole)]
     assert records[0] == records[1]
