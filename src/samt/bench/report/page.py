@@ -194,16 +194,16 @@ def _reach(rows: Sequence[Difference]) -> float:
     return max((size for size in sizes if size <= usual), default=0.0)
 
 
-def _difference_text(row: Difference) -> str:
+def _difference_text(row: Difference, rows: Sequence[Difference]) -> str:
     if row.unfinished:
         return f"{row.unfinished} of {row.n} did not finish"
-    return wording.difference(row, row.mean)
+    return wording.difference(row.mean, rows)
 
 
-def _interval_text(row: Difference) -> str:
+def _interval_text(row: Difference, rows: Sequence[Difference]) -> str:
     if not math.isfinite(row.low):
         return "" if row.unfinished else "one seed"
-    return f"{wording.difference(row, row.low)} to {wording.difference(row, row.high)}"
+    return f"{wording.difference(row.low, rows)} to {wording.difference(row.high, rows)}"
 
 
 def _by_place(differences: Iterable[Difference]) -> list[tuple[str, list[Difference]]]:

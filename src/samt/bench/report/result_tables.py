@@ -115,13 +115,15 @@ def differences_table(differences: Sequence[Difference], what: str) -> Table:
     for head in ("difference", "95 % interval", "n"):
         table.add_column(head, justify="right")
     for one in differences:
+        beside = [row for row in differences if _place(row) == _place(one)]
         lost = f"{one.unfinished} did not finish" if one.unfinished else "–"
         known = math.isfinite(one.low)
-        interval = f"{difference(one, one.low)} to {difference(one, one.high)}" if known else lost
+        ends = [difference(end, beside) for end in (one.low, one.high)]
+        interval = " to ".join(ends) if known else lost
         table.add_row(
-            Text(network_text(one.data, one.model, one.width)),
+            Text(_place(one)),
             *(_broken(one.label), _broken(one.against)),
-            difference(one, one.mean),
+            difference(one.mean, beside),
             Text(interval, style="bold" if one.excludes_zero else ""),
             str(one.n),
         )
@@ -199,3 +201,7 @@ def _table(title: str, first: str, *numbers: str) -> Table:
 def _broken(label: str) -> Text:
     """A method's name with places to break the line."""
     return Text(label.replace(":", ": ").replace(",", ", "))
+
+
+def _place(one: Difference) -> str:
+    return network_text(one.data, one.model, one.width)

@@ -86,20 +86,22 @@ def spread(metric: str, one: Spread) -> str:
     return f"{number(one.mean, digits)} ± {number(one.deviation, digits)}"
 
 
-def difference(one: Difference, value: float) -> str:
-    """The mean of a paired difference, or an end of its interval, all three to the same digit.
+def difference(value: float, beside: Iterable[Difference]) -> str:
+    """The mean of a paired difference or an end of its interval, to the same digit as those beside.
 
     Args:
-        one: says the metric, and how large its numbers are.
         value: as stored.
+        beside: differences of one table, which say the metric and how large its numbers are.
 
     >>> row = Difference("bike", "mlp", "8", "rmse", "SAMT", "SGD", 3, 0, -0.0042, -0.051, 0.03)
-    >>> difference(row, row.mean), difference(row, row.low)
-    ('−0.00420', '−0.05100')
+    >>> difference(row.mean, [row]), difference(row.low, [row])
+    ('−0.0042', '−0.0510')
     """
-    factor = scale(one.metric)
-    sizes = [abs(end) * factor for end in (one.mean, one.low, one.high) if math.isfinite(end)]
-    return signed(value * factor, decimals(one.metric, max(sizes, default=math.nan)))
+    beside = list(beside)
+    metric = beside[0].metric
+    ends = [abs(end) for one in beside for end in (one.mean, one.low, one.high)]
+    digits = decimals(metric, max(filter(math.isfinite, ends), default=math.nan))
+    return signed(value * scale(metric), digits if metric == "accuracy" else max(0, digits - 1))
 
 
 def unfinished(statuses: Mapping[str, int]) -> list[str]:
