@@ -25,7 +25,7 @@ from samt.bench.report.progress import metric_text, watch
 from samt.bench.report.tables import comparison_table
 from samt.bench.results import Record, RunFolder
 from samt.bench.runs import Run, resumed_settings
-from samt.bench.settings import Settings
+from samt.bench.settings import Settings, width_text
 from samt.bench.terminal import complain, console, lost_output, open_streams, say
 from samt.errors import SAMTError
 
@@ -262,8 +262,8 @@ def _title(settings: Settings, results: Sequence[Result]) -> str:
     records = [record for result in results for record in result.records]
     epochs = max(record.last.epoch for record in records)
     seeds = len(results[0].records)
-    widths = "-".join(map(str, settings.hidden))
-    parts = [settings.data, f"{settings.model} {widths}".strip(), f"{epochs} epochs"]
+    model = f"{settings.model} {width_text(settings.hidden)}".strip()
+    parts = [settings.data, model, f"{epochs} epochs"]
     return " · ".join(parts if seeds == 1 else [*parts, f"{seeds} seeds"])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,22 @@ class Settings:
             if not holds:
                 value = brief(getattr(self, name.replace("-", "_")))
                 raise SettingsError(f"--{name} {value} is not possible: it must be {wanted}")
+
+
+def width_text(hidden: Sequence[int]) -> str:
+    """The widths of a network's hidden layers, as labels and tables name them.
+
+    Args:
+        hidden: one number a layer; empty for a network that has no widths to choose.
+
+    Returns:
+        Such as `300` or `512-512`.
+
+    Examples:
+        >>> width_text([512, 256])
+        '512-256'
+    """
+    return "-".join(map(str, hidden))
 
 
 def check_channels(model: str) -> None:

@@ -19,11 +19,12 @@ class StepSizes(TrainerCallback):
         OptionError: at the start of the training; the optimizer is none of samt's.
 
     Examples:
-        >>> import torch
+        >>> import tempfile, torch
         >>> from transformers import Trainer, TrainingArguments
         >>> from samt.integrations.transformers import StepSizes
-        >>> trainer = Trainer(torch.nn.Linear(1, 1), TrainingArguments(use_cpu=True))
-        >>> trainer.add_callback(StepSizes(trainer))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     trainer = Trainer(torch.nn.Linear(1, 1), TrainingArguments(folder, use_cpu=True))
+        ...     trainer.add_callback(StepSizes(trainer))
     """
 
     def __init__(self, trainer: Trainer) -> None:

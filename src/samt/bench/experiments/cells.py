@@ -19,7 +19,7 @@ from samt.bench.data import Dataset
 from samt.bench.data.own import is_path
 from samt.bench.experiments.code_version import code_version
 from samt.bench.method_specs import SOLVERS, MethodSpec, parse_spec
-from samt.bench.settings import Settings
+from samt.bench.settings import Settings, width_text
 
 Role = Literal["final", "tuning"]
 
@@ -146,8 +146,7 @@ class Cell:
     @property
     def name(self) -> str:
         """For people, in one line."""
-        widths = "-".join(map(str, self.hidden))
-        network = f"{self.model} {widths}".strip()
+        network = f"{self.model} {width_text(self.hidden)}".strip()
         kind = " (tuning)" if self.role == "tuning" else ""
         return f"{self.record['data']}  {network}  {self.label}  seed {self.seed}{kind}"
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from samt.bench.errors import ResultsError
 from samt.bench.experiments.curves import curve_schema
 from samt.bench.experiments.store import STATUSES, Store
+from samt.bench.settings import width_text
 from samt.bench.untrusted import writable
 from samt.errors import suggestion
 
@@ -264,7 +265,7 @@ def _row(identity: str, found: Mapping[str, Any] | None, status: str) -> dict[st
         # Empty where an error came before the data were read.
         "task": row["task"] or None,
         "metric": row["metric"] or None,
-        "width": "-".join(map(str, hidden)) if isinstance(hidden, list) else None,
+        "width": width_text(hidden) if isinstance(hidden, list) else None,
         "options": _as_text(cell.get("options")),
         "tuned": _as_text(summary.get("tuned")),
         "passes": None if forward is None or backward is None else forward + backward,

@@ -17,6 +17,7 @@ from samt.bench.experiments.cells import Cell, Source
 from samt.bench.experiments.spec import Experiment, Method, Scalar, option_text, suffix
 from samt.bench.method_specs import MethodSpec
 from samt.bench.models import parse
+from samt.bench.settings import width_text
 
 Options = Mapping[str, Scalar]
 Summaries = Mapping[str, Mapping[str, Any]]
@@ -132,7 +133,7 @@ def groups(
         place = {
             "data": short_name(data),
             "model": model,
-            "width": "-".join(map(str, hidden)),
+            "width": width_text(hidden),
             "method": variant.label,
         }
         seeds = [
@@ -267,7 +268,7 @@ def _is_wanted(
     cell: Mapping[str, str], experiment: Experiment, patterns: Mapping[str, Sequence[str]]
 ) -> bool:
     def agrees(key: str, value: Any) -> bool:
-        text = "-".join(map(str, value)) if isinstance(value, list) else option_text(value)
+        text = width_text(value) if isinstance(value, list) else option_text(value)
         return cell[key] in (text, short_name(text) if key == "data" else text)
 
     if any(all(agrees(*item) for item in one.items()) for one in experiment.exclude):

@@ -7,6 +7,7 @@ from typing import Any
 
 from samt.bench.data.registry import short_name
 from samt.bench.experiments.spec import Experiment
+from samt.bench.settings import width_text
 
 Entry = dict[str, Any]
 
@@ -30,7 +31,7 @@ def file_order(experiment: Experiment) -> dict[str, list[str]]:
     return {
         "data": [short_name(data) for data in experiment.data],
         "model": list(experiment.model),
-        "width": ["-".join(map(str, hidden)) for hidden in experiment.width],
+        "width": [width_text(hidden) for hidden in experiment.width],
         "label": [label for method in experiment.methods for label, _ in method.variants()],
     }
 

@@ -19,6 +19,7 @@ from samt.bench.experiments.places import file_order, ordered, place
 from samt.bench.experiments.spec import Experiment
 from samt.bench.experiments.store import Store
 from samt.bench.experiments.supervisor import interrupt, is_done, supervise, supervise_here
+from samt.bench.settings import width_text
 
 _WAIT = 1.0  # seconds, while other runners have all that is left
 
@@ -247,7 +248,7 @@ def _entry(cell: Cell) -> dict[str, Any]:
         "role": cell.role,
         "data": cell.record["data"],
         "model": cell.model,
-        "width": "-".join(map(str, cell.hidden)),
+        "width": width_text(cell.hidden),
         "label": cell.label,
         "seed": cell.seed,
     }

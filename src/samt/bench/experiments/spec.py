@@ -22,7 +22,7 @@ from samt.bench.data.registry import find, short_name
 from samt.bench.errors import UserError
 from samt.bench.experiments.mistakes import field, mistake
 from samt.bench.method_specs import MethodSpec, parse_spec
-from samt.bench.settings import MOST_SEEDS, MOST_UNITS, check_channels
+from samt.bench.settings import MOST_SEEDS, MOST_UNITS, check_channels, width_text
 from samt.errors import suggestion
 
 Scalar: TypeAlias = bool | int | float | str | None
@@ -256,7 +256,7 @@ class Experiment(Strict):
             repeated = _repeated(values)
             if repeated is not None:
                 value = values[repeated]
-                text = "-".join(map(str, value)) if isinstance(value, tuple) else value
+                text = width_text(value) if isinstance(value, tuple) else value
                 raise mistake(f"{text} stands twice: remove one", *path, repeated)
         return self
 
