@@ -116,6 +116,19 @@ def test_the_table_says_what_it_counts() -> None:
     assert "by more on 1 (b)." in text
 
 
+def test_a_problem_that_a_method_lacks_ranks_nobody() -> None:
+    """Coming first of two is another thing than coming first of three."""
+    problems = {
+        "a": cells("rmse", {"ours": [2.0], "SGD": [1.0], "Adam": [3.0]}),
+        "b": cells("rmse", {"ours": [1.0], "SGD": [2.0]}),
+    }
+    text = standing_text(standings(problems, "ours", ["SGD"]), ["SGD"])
+    assert "| mean rank | 1 is best, over the 1 that all have | 2.00 | 1.00 | 3.00 |  |" in text
+    problems["a"] = cells("rmse", {"ours": [2.0], "Adam": [3.0]})
+    text = standing_text(standings(problems, "ours", OTHERS), OTHERS)
+    assert "| mean rank | 1 is best, over the 0 that all have |  |  |  |  |" in text
+
+
 def test_what_is_no_problem_or_no_method() -> None:
     two = pd.concat([cells("rmse", {"ours": [1.0], "SGD": [1.0]}, width) for width in "12"])
     with pytest.raises(ResultsError, match="several data sets or networks"):

@@ -124,7 +124,7 @@ def standings(
 def mean_ranks(standings: Sequence[Standing]) -> list[MeanRank]:
     """Rank of each method among all, averaged over the problems; the best first.
 
-    A method of which a run did not finish comes last.
+    A method of which a run did not finish comes last. A problem that one of them lacks is left out.
     """
     import pandas as pd
 

@@ -141,7 +141,7 @@ class MeanRank:
     Args:
         label: the method.
         mean: 1 is best.
-        n: number of combinations of data, model and width in which it stands.
+        n: number of combinations of data, model and width in which all methods stand.
     """
 
     label: str
@@ -288,7 +288,8 @@ def mean_ranks(cells: pd.DataFrame, metric: Metric = "final") -> list[MeanRank]:
         metric: the test metric at the end, or at the best evaluation.
 
     Returns:
-        The best method first. Means over different data sets compare nothing: look at `n`.
+        The best method first. A combination that one of them lacks is left out, since means over
+        different data sets compare nothing; nobody has a rank where none is left.
     """
     return averaged(ranks(cells, metric))
 
@@ -306,14 +307,14 @@ def rank(means: Mapping[str, float], metric: str) -> pd.Series:
 
 
 def averaged(table: pd.DataFrame) -> list[MeanRank]:
-    """The mean of each column over the rows that have it; the best one first.
+    """The mean of each column over the rows that have them all; the best one first.
 
     Args:
         table: of ranks, a column for each method.
     """
-    found = [
-        MeanRank(label, float(table[label].mean()), int(table[label].count())) for label in table
-    ]
+    common = table.dropna()
+    found = [MeanRank(label, float(common[label].mean()), len(common)) for label in common]
+    found = [one for one in found if one.n]
     return sorted(found, key=lambda one: one.mean)
 
 

@@ -46,6 +46,21 @@ def test_means_of_all_that_was_tried_and_the_one_that_was_chosen(store: Store) -
     assert json.loads(cells_frame(store, "tuned")["tuned"].dropna().iloc[0]) == {"lr": 0.1}
 
 
+def test_the_order_of_two_options_is_that_of_the_file(store: Store) -> None:
+    tried = save_cell(
+        store, "sgd-hd:lr=0.1,hypergrad_lr=1e-05", 0, None, role="tuning", validation_metric=0.9
+    )
+    final = save_cell(store, "sgd-hd", 0, 0.9, tuned={"lr": 0.1, "hypergrad_lr": 1e-05})
+    label = "HD:lr=0.1,hypergrad_lr=1e-05"
+    entries = [
+        {"identity": tried, "label": label, "role": "tuning"},
+        {"identity": final, "label": "HD", "role": "final"},
+    ]
+    store.save_experiment("two", {"title": "Two", "cells": entries})
+    (table,) = choices(cells_frame(store, "two"))
+    assert table.chosen == {(label, "300")}
+
+
 def test_the_page_shows_them(store: Store) -> None:
     _save(store)
     text = page(gather(store), "here", {})

@@ -267,7 +267,7 @@ def _row(identity: str, found: Mapping[str, Any] | None, status: str) -> dict[st
         "metric": row["metric"] or None,
         "width": width_text(hidden) if isinstance(hidden, list) else None,
         "options": _as_text(cell.get("options")),
-        "tuned": _as_text(summary.get("tuned")),
+        "tuned": _as_text(summary.get("tuned"), sort_keys=False),
         "passes": None if forward is None or backward is None else forward + backward,
         "budget": _typed(unit, _TEXT),
         "budget_value": _typed(amount, _NUMBER),
@@ -293,5 +293,5 @@ def _typed(value: Any, kind: str) -> Any:
     return int(value) if abs(value) < 2**62 and value == int(value) else None
 
 
-def _as_text(value: Any) -> str | None:
-    return None if value is None else json.dumps(value, sort_keys=True)
+def _as_text(value: Any, sort_keys: bool = True) -> str | None:
+    return None if value is None else json.dumps(value, sort_keys=sort_keys)

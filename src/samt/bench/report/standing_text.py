@@ -19,9 +19,8 @@ def standing_text(standings: Sequence[Standing], against: Sequence[str]) -> str:
     """
     labels = list(dict.fromkeys(label for one in standings for label in one.groups))
     rows = [_row(one, labels) for one in standings]
-    ranks = {one.label: one for one in mean_ranks(standings)}
     last = [
-        ["mean rank", "1 is best", *(f"{ranks[label].mean:.2f}" for label in labels), ""],
+        _ranks(standings, labels),
         ["passes", "forward and backward", *(_passes(standings, label) for label in labels), ""],
     ]
     head = ["problem", "", *map(escaped, labels), "lead"]
@@ -43,6 +42,14 @@ def _row(one: Standing, labels: Iterable[str]) -> list[str]:
     lead = wording.signed(one.lead, digits) if math.isfinite(one.lead) else ""
     error = f" (± {wording.number(one.error, digits)})" if lead else ""
     return [escaped(one.problem), metric, *cells, f"{lead}{error}"]
+
+
+def _ranks(standings: Sequence[Standing], labels: Iterable[str]) -> list[str]:
+    ranks = {one.label: one for one in mean_ranks(standings)}
+    n = next((one.n for one in ranks.values()), 0)
+    where = "" if n == len(standings) else f", over the {n} that all have"
+    means = [f"{ranks[label].mean:.2f}" if label in ranks else "" for label in labels]
+    return ["mean rank", f"1 is best{where}", *means, ""]
 
 
 def _passes(standings: Sequence[Standing], label: str) -> str:
