@@ -45,7 +45,7 @@ def save_grid(
     Returns:
         The label of each cell, by identity.
     """
-    record = {key: more.pop(key) for key in ("title", "absent", "command", "file") if key in more}
+    record = {key: more.pop(key) for key in ("title", "absent", "order", "file") if key in more}
     cells = {}
     for label, widths in values.items():
         for width, numbers in widths.items():

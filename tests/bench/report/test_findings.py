@@ -168,18 +168,10 @@ def test_provenance(table: Findings, store: Store) -> None:
     made = table.provenance
     assert (made.cells, dict(made.statuses)) == (12, {"finished": 11, "diverged": 1})
     assert made.seconds == 24.0
-    assert made.command == "samt run f.yaml"
-    assert made.is_rebuilt
+    assert list(made.commands) == ["samt run f.yaml"]
     assert list(made.machines) == ["h, c, 2 cores, 1 thread a cell, p"]
     assert made.versions["torch"] == ["2"]
     assert (made.first, made.last) == ("2026-01-01", "2026-01-01")
-
-
-def test_a_recorded_command_is_shown_as_it_is(store: Store) -> None:
-    save_grid(store, "one", {"samt": {(16,): [0.9]}}, command="samt run one --jobs 4")
-    (one,) = gather(store)
-    assert one.provenance.command == "samt run one --jobs 4"
-    assert not one.provenance.is_rebuilt
 
 
 def test_an_experiment_of_which_nothing_was_run(store: Store, tmp_path: Path) -> None:

@@ -111,8 +111,8 @@ def test_hostile_texts_are_text(store: Store, tmp_path: Path) -> None:
     more: dict[str, Any] = {
         "title": HOSTILE,
         "absent": {HOSTILE: HOSTILE},
-        "command": HOSTILE,
         "file": HOSTILE,
+        "order": {axis: [HOSTILE, HOSTILE + "2"] for axis in ("data", "model", "width", "label")},
     }
     save_grid(store, "table", values, data=HOSTILE, commit=HOSTILE, **more)
     written = page(gather(store), HOSTILE, {HOSTILE: HOSTILE})

@@ -21,7 +21,7 @@ from samt.bench.settings import width_text
 
 Options = Mapping[str, Scalar]
 Summaries = Mapping[str, Mapping[str, Any]]
-_WIDTHLESS = ("resnet18", "vgg11", "additive", "transformer")
+WIDTHLESS = ("resnet18", "vgg11", "additive", "transformer")
 ONLY = ("data", "model", "width", "method", "seed")
 
 
@@ -164,7 +164,7 @@ def _combinations(
     ]
     for data, model in itertools.product(experiment.data, experiment.model):
         # The only width of some networks is in the name of the model.
-        is_widthless = parse(model)[0] in _WIDTHLESS
+        is_widthless = parse(model)[0] in WIDTHLESS
         for hidden in [()] if is_widthless else map(tuple, experiment.width):
             for variant in variants:
                 yield data, model, hidden, variant

@@ -13,6 +13,7 @@ from samt.bench.experiments.frames import cells_frame, experiment_record
 from samt.bench.experiments.store import Store
 from samt.bench.report.choices import Choices, choices
 from samt.bench.report.convergence import Rate, rates
+from samt.bench.report.coverage import Coverage, beside, coverage
 from samt.bench.report.discrepancies import Discrepancies, discrepancies
 from samt.bench.report.grids import Grid, grids
 from samt.bench.report.mean_curves import MeanCurve, mean_curves
@@ -40,6 +41,8 @@ class Findings:
         ranks: of each method, the best first.
         differences: to the best method of each place.
         discrepancies: what could not be reproduced.
+        coverage: how much of the file was run; None if nobody knows.
+        beside: titles of the experiments of the same folder that have no result at all.
         notes: paragraphs of plain text.
         provenance: how the numbers were made.
     """
@@ -55,6 +58,8 @@ class Findings:
     ranks: Sequence[MeanRank]
     differences: Sequence[Difference]
     discrepancies: Discrepancies
+    coverage: Coverage | None
+    beside: Sequence[str]
     notes: Sequence[str]
     provenance: Provenance
 
@@ -105,6 +110,8 @@ def _findings(store: Store, name: str, paper: Path | None) -> Findings:
     published, absent = published_numbers(name, places), _absent(record)
     tables = grids(cells, published, absent)
     final = cells[cells["role"] == "final"]
+    covered = coverage(record, cells)
+    made = provenance(record, cells, covered.commands if covered else ())
     labels = list(dict.fromkeys([*final["label"], *(one.method for one in published)]))
     return Findings(
         name=name,
@@ -118,8 +125,10 @@ def _findings(store: Store, name: str, paper: Path | None) -> Findings:
         ranks=mean_ranks(cells),
         differences=paired_differences(cells),
         discrepancies=discrepancies(tables, cells, absent),
+        coverage=covered,
+        beside=beside(made.file, made.profile, store.experiments()),
         notes=notes(name, places),
-        provenance=provenance(record, cells),
+        provenance=made,
     )
 
 

@@ -82,6 +82,7 @@ def page(findings: Sequence[Findings], location: str, damaged: Mapping[str, str]
             style=Markup(_asset("page.css")),
             scripts=[Markup(script) for script in scripts],
             experiments=[_shown(one) for one in findings],
+            not_run=list(dict.fromkeys(title for one in findings for title in one.beside)),
             damaged=damaged,
             version=samt.__version__,
             deviations=f"{DEVIATIONS:g}",

@@ -19,8 +19,7 @@ class Provenance:
     """Where an experiment's numbers come from.
 
     Args:
-        command: what was typed; "" if nobody knows.
-        is_rebuilt: the command is put together from file and profile.
+        commands: that run the same cells, without what changes no number.
         file: the experiment file.
         profile: of the file.
         cells: number of cells.
@@ -34,8 +33,7 @@ class Provenance:
         last: day on which the last one began.
     """
 
-    command: str
-    is_rebuilt: bool
+    commands: Sequence[str]
     file: str
     profile: str
     cells: int
@@ -52,22 +50,23 @@ class Provenance:
 _VERSIONS = ("samt", "torch", "numpy", "python")
 
 
-def provenance(record: Mapping[str, Any], cells: pd.DataFrame) -> Provenance:
+def provenance(
+    record: Mapping[str, Any], cells: pd.DataFrame, commands: Sequence[str] = ()
+) -> Provenance:
     """Collect what the cells say about themselves.
 
     Args:
         record: of the experiment.
         cells: of `frames.cells_frame`.
+        commands: that run them; by default one for the whole file.
     """
-    command, file, profile = (_text(record.get(name)) for name in ("command", "file", "profile"))
-    rebuilt = not command and bool(file)
-    if rebuilt:
+    file, profile = (writable(str(record.get(name) or "")) for name in ("file", "profile"))
+    if file and not commands:
         words = ["samt", "run", file, *(["--profile", profile] if profile else [])]
-        command = shlex.join(words)
+        commands = [shlex.join(words)]
     days = sorted(str(started)[:10] for started in cells["started"].dropna())
     return Provenance(
-        command=command,
-        is_rebuilt=rebuilt,
+        commands=commands,
         file=file,
         profile=profile,
         cells=len(cells),
@@ -80,12 +79,6 @@ def provenance(record: Mapping[str, Any], cells: pd.DataFrame) -> Provenance:
         first=days[0] if days else "",
         last=days[-1] if days else "",
     )
-
-
-def _text(value: object) -> str:
-    if isinstance(value, list):
-        return writable("\n".join(map(str, value)))
-    return "" if value is None else writable(str(value))
 
 
 def _distinct(column: pd.Series[str]) -> list[str]:

@@ -97,7 +97,8 @@ def ranks_table(ranks: Sequence[MeanRank], what: str) -> Table:
     table = _table(f"mean rank by {what}, 1 is best", "method", "rank", "of")
     for one in ranks:
         table.add_row(_broken(one.label), f"{one.mean:.2f}", str(one.n))
-    table.caption, table.caption_justify = "of: number of data sets and networks that all methods have", "left"
+    table.caption = "of: number of data sets and networks that all methods have"
+    table.caption_justify = "left"
     return table
 
 
