@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pytest
 
 from samt.bench.commands.run import _plans
 from samt.bench.experiments.grid import Machine
@@ -16,7 +17,7 @@ from samt.bench.report.findings import gather
 from samt.bench.report.page import page
 from samt.bench.settings import width_text
 
-from .conftest import save_grid, write
+from .conftest import Grid, save_grid, write
 
 ORDER = {
     "data": ["digits", "mnist", "kmnist"],
@@ -99,17 +100,19 @@ def test_a_command_runs_what_is_there(tmp_path: Path) -> None:
     assert run == wanted
 
 
-def test_records_that_say_nothing_or_too_much() -> None:
-    cells = _cells(("digits", "16", "SAMT"))
-    many = [str(number) for number in range(100)]
-    for order in (
+@pytest.mark.parametrize(
+    "order",
+    [
         None,
         [],
         {"data": ["digits"]},
         {**ORDER, "width": 3},
-        dict.fromkeys(ORDER, many),
-    ):
-        assert coverage({"order": order, "file": "f.yaml"}, cells) is None
+        dict.fromkeys(ORDER, [str(number) for number in range(100)]),
+    ],
+)
+def test_records_that_say_nothing_or_too_much(order: object) -> None:
+    cells = _cells(("digits", "16", "SAMT"))
+    assert coverage({"order": order, "file": "f.yaml"}, cells) is None
 
 
 def test_the_page_says_what_was_not_run(store: Store, tmp_path: Path) -> None:
@@ -117,7 +120,7 @@ def test_the_page_says_what_was_not_run(store: Store, tmp_path: Path) -> None:
     for name in ("table", "other", "third"):
         write(tmp_path / f"{name}.yaml", f"name: {name}\ntitle: The {name}\n{rest}")
     write(tmp_path / "broken.yaml", "methods: 3\n")
-    values = {"SAMT": {(16,): [0.9]}}
+    values: Grid = {"SAMT": {(16,): [0.9]}}
     save_grid(store, "table", values, file=str(tmp_path / "table.yaml"), order=ORDER)
     assert beside(str(tmp_path / "table.yaml"), "", ["table"]) == ["The other", "The third"]
     written = page(gather(store), "here", {})

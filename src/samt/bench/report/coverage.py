@@ -150,12 +150,12 @@ def _commands(
             labels = tuple(one for one in axes["label"] if Place(data, model, width, one) in run)
             if labels:
                 by_labels.setdefault(labels, []).append(width)
-        for labels, widths in by_labels.items():
-            alike.setdefault((model, tuple(widths), labels), []).append(data)
+        for labels, several in by_labels.items():
+            alike.setdefault((model, tuple(several), labels), []).append(data)
     start = ["samt", "run", file, *(["--profile", profile] if profile else [])]
     found = []
-    for (model, widths, labels), several in alike.items():
-        chosen = {"data": tuple(several), "model": (model,), "width": widths, "label": labels}
+    for (model, widths, labels), sets in alike.items():
+        chosen = {"data": tuple(sets), "model": (model,), "width": widths, "label": labels}
         only = [
             word
             for axis, values in chosen.items()
