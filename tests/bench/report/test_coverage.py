@@ -107,7 +107,7 @@ def test_a_command_runs_what_is_there(tmp_path: Path) -> None:
         [],
         {"data": ["digits"]},
         {**ORDER, "width": 3},
-        dict.fromkeys(ORDER, [str(number) for number in range(100)]),
+        {axis: [str(number) for number in range(100)] for axis in ORDER},
     ],
 )
 def test_records_that_say_nothing_or_too_much(order: object) -> None:
