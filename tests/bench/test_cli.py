@@ -6,12 +6,17 @@ import csv
 import json
 import math
 import os
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
+import samt
+from samt.bench.cli import train
+from samt.bench.method_specs import METHOD_OPTIONS
 from samt.bench.methods import SamtMethod
+from samt.bench.options import DEFAULT_METHODS
 from samt.bench.results import EpochMetrics
 from samt.bench.statistics import Spread
 from samt.bench.training import Report, Trainer
@@ -20,6 +25,11 @@ from .conftest import Samt, checkpoint, samt_process
 from .idx_files import write_images
 
 FAST = ("--hidden", "8", "--threads", "1", "--device", "cpu", "--epochs", "2")
+
+
+def plain(text: str) -> str:
+    """What is written in and between the frames of a help page."""
+    return " ".join(text.replace("│", " ").split())
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -50,11 +60,56 @@ def test_train_writes_settings_metrics_and_checkpoint(tmp_path: Path) -> None:
 def test_help_teaches(samt_here: Samt) -> None:
     for words in ((), ("--help",)):
         assert "compare" in samt_here(*words).out
-    text = " ".join(samt_here("train", "--help").out.replace("│", " ").split())
+    text = plain(samt_here("train", "--help").out)
     for word in ("--step-size", "[default: scalar]", "Examples", "SAMT_DATA_DIR", "--resume"):
         assert word in text
-    text = " ".join(samt_here("compare", "--help").out.replace("│", " ").split())
-    assert "samt samt:step_size=row sgd adam" in text
+    text = plain(samt_here("compare", "--help").out)
+    assert f"without any: {' '.join(DEFAULT_METHODS)}." in text
+
+
+def test_help_names_the_step_size_of_every_method_that_has_one(samt_here: Samt) -> None:
+    text = plain(samt_here("train", "--help").out)
+    defaults = text.partition("--lr FLOAT")[2].partition("default: ")[2].partition("]")[0]
+    named = {
+        name: float(lr)
+        for lr, names in re.findall(r"([\d.]+) for ([^;]+)", defaults)
+        for name in names.split(", ")
+    }
+    has_one = {name: one["lr"].default for name, one in METHOD_OPTIONS.items() if "lr" in one}
+    assert named == has_one
+
+
+def test_the_version(samt_here: Samt) -> None:
+    outcome = samt_here("--version")
+    assert (outcome.code, outcome.out, outcome.err) == (0, f"samt {samt.__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("command", "page"),
+    [
+        ("train --step-sise row", "samt train --help"),
+        ("train surplus", "samt train --help"),
+        ("data info", "samt data info --help"),
+        ("results show --metrics best one", "samt results show --help"),
+        ("trian", "samt --help"),
+        ("--versoin", "samt --help"),
+    ],
+)
+def test_a_mistake_names_the_page_that_helps(samt_here: Samt, command: str, page: str) -> None:
+    samt_here(*command.split()).is_user_error(f"(see {page})")
+
+
+def test_the_examples_of_train_fit_each_other(
+    samt_here: Samt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    examples = [line.split()[1:] for line in (train.__doc__ or "").splitlines() if "--" in line]
+    first, again = examples[0], next(one for one in examples if "--resume" in one)
+    assert samt_here(*first, *FAST).code == 0
+    (run,) = (tmp_path / "runs").iterdir()
+    assert samt_here(*again, "--epochs", "3").code == 0
+    assert list((tmp_path / "runs").iterdir()) == [run]
+    assert len(checkpoint(run)["metrics"]) == 4
 
 
 BAD_WORDS = [

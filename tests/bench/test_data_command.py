@@ -13,6 +13,8 @@ from .conftest import Samt
 from .data_files import cifar_files, pictures, write_all, zip_bytes
 from .idx_files import write_images
 
+# Those that need no file, and those of `data_dir`.
+HERE = ("digits", "diabetes", "least-squares", "characters", "mnist", "mnist-normalised")
 FAST = ("--epochs", "1", "--batch-size", "16", "--threads", "1", "--hidden", "4")
 
 
@@ -24,8 +26,28 @@ def test_list_shows_what_is_here(samt_here: Samt, data_dir: Path) -> None:
         for line in outcome.out.splitlines()
         if line.split() and line.split()[0] in DATASETS
     }
-    there = ("digits", "diabetes", "least-squares", "characters", "mnist", "mnist-normalised")
-    assert here == {name: name in there for name in DATASETS}
+    assert here == {name: name in HERE for name in DATASETS}
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_every_data_set_is_described(samt_here: Samt, data_dir: Path, name: str) -> None:
+    outcome = samt_here("data", "info", name, "--data-dir", data_dir)
+    assert (outcome.code, outcome.err) == (0, "")
+    shown = "checksum" if name in HERE else "here       no"
+    assert shown in outcome.out
+
+
+@pytest.mark.parametrize("name", HERE[:4])
+def test_what_needs_no_file_is_prepared_too(samt_here: Samt, tmp_path: Path, name: str) -> None:
+    outcome = samt_here("data", "prepare", name, "--data-dir", tmp_path)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "checksum" in outcome.out
+    assert not list(tmp_path.iterdir())
+
+
+def test_text_is_described_in_characters(samt_here: Samt, tmp_path: Path) -> None:
+    outcome = samt_here("data", "info", "characters", "--data-dir", tmp_path)
+    assert "4000 samples of 64 targets, 3" in outcome.out
 
 
 def test_info_without_files_tells_where_to_get_them(samt_here: Samt, tmp_path: Path) -> None:
@@ -124,6 +146,12 @@ def test_help_names_no_option_twice(samt_here: Samt, command: str) -> None:
     outcome = samt_here(*command.split(), "--help")
     assert outcome.code == 0
     assert "Usage: samt data" in outcome.out
+
+
+def test_help_says_what_data_of_your_own_look_like(samt_here: Samt) -> None:
+    text = " ".join(samt_here("data", "--help").out.split())
+    for form in ("the last, which is the target", "x_train", "train/CLASS/", "images-idx3-ubyte"):
+        assert form in text
 
 
 def test_a_path_names_the_run_folder_by_its_last_part(

@@ -45,7 +45,7 @@ def test_list(samt_here: Samt, store: Store) -> None:
     assert "first 5 3 0 1 1" in text
     assert "(of no experiment) 1 0 1 0 0" in text
     empty = samt_here("results", "list", "--results", f"{store.location}/nothing")
-    assert (empty.code, words(empty.out)) == (0, f"no results in {store.location}/nothing")
+    empty.is_user_error(f"there are no results in {store.location}/nothing", "--results")
 
 
 def test_location_comes_from_the_environment(
@@ -125,6 +125,14 @@ def test_show_a_cell(samt_here: Samt, store: Store) -> None:
         "399 0.0025 0.5 90.00 % 199.50 19950",
     ):
         assert piece in text, piece
+
+
+def test_long_names_of_a_cell_do_not_run_into_their_values(samt_here: Samt, store: Store) -> None:
+    identity, options = 16 * "a", {"inner_steps": 1, "inner_iterations": 5}
+    store.save(identity, {"status": "finished", "cell": {"options": options}}, [])
+    out = samt_here("results", "show", identity, "--results", store.location).out
+    assert re.search(r"options\.inner_steps +1\n", out)
+    assert re.search(r"options\.inner_iterations +5\n", out)
 
 
 def test_show_says_what_is_wrong(samt_here: Samt, store: Store) -> None:

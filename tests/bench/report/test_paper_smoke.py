@@ -8,10 +8,13 @@ from pathlib import Path
 from samt.bench.experiments.files import load_experiments, locate
 from samt.bench.experiments.store import Store
 
-from .conftest import samt_process
+from ..conftest import samt_process
+from .conftest import Open
+
+_KEPT = Path(__file__).parents[3] / "docs" / "paper"
 
 
-def test_the_paper_runs_and_is_reported(tmp_path: Path) -> None:
+def test_the_paper_runs_and_is_reported(tmp_path: Path, open_page: Open) -> None:
     results, report = tmp_path / "results", tmp_path / "report"
     run = samt_process("run", "paper", "--profile", "smoke", "--results", results, timeout=900)
     assert run.code == 0, run
@@ -23,8 +26,10 @@ def test_the_paper_runs_and_is_reported(tmp_path: Path) -> None:
     for path in locate("paper"):
         [experiment] = load_experiments(path, "smoke")
         assert experiment.title in page.replace("<wbr>", "")
-    # What the page may load: nothing. The tests in Chromium count its requests.
-    assert "default-src &#39;none&#39;" in page or "default-src 'none'" in page
+        for ending in ("figures/*.png", "figures/*.pdf", "tables/*.csv", "tables/*.tex"):
+            kind, _, pattern = ending.partition("/")
+            assert list((report / kind).glob(f"{experiment.name}-{pattern}")), experiment.name
+    _is_fit_to_show(report, open_page)
     tables = list((report / "tables").glob("*.csv"))
     assert len(tables) >= 12
     for table in tables:
@@ -32,4 +37,18 @@ def test_the_paper_runs_and_is_reported(tmp_path: Path) -> None:
             head, *rows = csv.reader(file)
         assert rows
         assert {len(row) for row in rows} == {len(head)}
-    assert list((report / "figures").glob("*.pdf"))
+
+
+def test_the_page_that_is_kept(open_page: Open) -> None:
+    _is_fit_to_show(_KEPT, open_page)
+
+
+def _is_fit_to_show(report: Path, open_page: Open) -> None:
+    """On a phone and on a desk: nothing overflows, is loaded, or goes wrong."""
+    for width in (400, 1200):
+        opened = open_page(report, width)
+        opened.draw_all()
+        assert opened.page.locator(".plot").count() > 10
+        assert opened.page.evaluate("document.documentElement.scrollWidth") == width
+        assert opened.page.locator("[hidden]:visible").count() == 0
+        assert opened.complaints == []
