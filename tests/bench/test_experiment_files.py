@@ -338,6 +338,8 @@ def test_experiments_are_known_by_name(tmp_path: Path, monkeypatch: pytest.Monke
     [
         ("smok", "did you mean 'smoke'"),
         ("", "give the path"),
+        ("tabel2", "or did you mean 'table2'?"),
+        ("siute", "or did you mean 'suite'?"),
         ("folder", "give the path"),
         ("folder.yaml", "check the path"),
         ("none.yaml", "check the path"),

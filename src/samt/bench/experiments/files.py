@@ -146,8 +146,6 @@ def locate(name: str) -> list[Path]:
             return list(inside.values())
         known |= inside
     if name not in known:
-        close = f"{suggestion(name, known)}; " if known else ""
-        raise ExperimentError(
-            f"there is no experiment '{name}': {close}or give the path of a .yaml file"
-        )
+        meant = f"give the path of a .yaml file, or {suggestion(name, [*known, *FOLDERS])}"
+        raise ExperimentError(f"there is no experiment '{name}': {meant}")
     return [known[name]]
