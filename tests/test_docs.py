@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import samt
 from samt import baselines, errors
@@ -38,8 +39,12 @@ def test_the_site_builds_without_a_warning_and_has_every_name(tmp_path: Path) ->
     )
     assert build.returncode == 0, build.stderr
     page = (tmp_path / "api" / "index.html").read_text()
-    names = {*PUBLIC, *(f"samt.errors.{name}" for name in errors.__all__)}
-    assert {name for name in names if f'id="{name}"' not in page} == set()
+    shown = set(re.findall(r'id="([\w.]+)"', page))
+    names = {f"samt.errors.{name}" for name in errors.__all__}
+    assert {*PUBLIC, *names} <= shown
+    # Nothing that is not for users.
+    assert {name for name in shown if name.startswith("samt.errors.")} == names
+    assert {name for name in shown if name.startswith("samt.blocks.")} == {"samt.blocks.blocks"}
 
 
 @pytest.mark.parametrize("name", PUBLIC)
@@ -53,12 +58,31 @@ def test_an_error_says_what_it_is(name: str) -> None:
     assert getattr(errors, name).__doc__
 
 
+def test_every_module_has_its_place_in_contributing() -> None:
+    table = (ROOT / "CONTRIBUTING.md").read_text().partition("## What goes where")[2]
+    source = ROOT / "src" / "samt"
+    modules = [path.name for path in source.glob("*.py") if path.name != "__init__.py"]
+    folders = [f"{path.parent.name}/" for path in source.glob("*/__init__.py")]
+    assert [name for name in (*modules, *folders) if f"`{name}`" not in table] == []
+
+
 def test_the_lines_of_the_integrations_stand_in_the_examples() -> None:
     examples = "\n".join(path.read_text() for path in (ROOT / "examples").glob("*.py"))
     known = {line.strip() for line in examples.splitlines()}
     shown = [line.strip() for block in code("integrations.md") for line in block.splitlines()]
     assert len(shown) > 20
     assert [line for line in shown if line and line not in known] == []
+
+
+def test_the_first_steps_run_each_on_a_fresh_model() -> None:
+    names: dict[str, Any] = {"loader": [(torch.randn(8, 784), torch.randint(10, (8,)))] * 2}
+    default, _, published = code("index.md")
+    exec(default, names)
+    with pytest.raises(errors.LeftoverGradientsError):
+        exec(published, names)
+    names["model"].zero_grad()
+    exec(published, names)
+    assert type(names["optimizer"]) is samt.PaperSAMT
 
 
 def test_the_page_on_shapes_runs(capsys: pytest.CaptureFixture[str]) -> None:

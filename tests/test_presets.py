@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import samt
+from samt.baselines import Dante
 from samt.errors import CheckpointMismatchError, OptionError, UnknownOptionError
 
 PAPER_ALONE: dict[str, Any] = {
@@ -60,10 +61,6 @@ def test_so_does_one_in_a_group() -> None:
 def test_a_preset_can_be_asked_for() -> None:
     assert type(samt.SAMT(blocks(), preset="paper")) is samt.PaperSAMT
     assert type(samt.SAMT(blocks(), 0.2, preset="auto")) is samt.AutoSAMT
-    with pytest.raises(UnknownOptionError, match="unknown option 'step_size'"):
-        samt.SAMT(blocks(), preset="auto", step_size="row")
-    with pytest.raises(UnknownOptionError, match="unknown option 'total_steps'"):
-        samt.SAMT(blocks(), preset="paper", total_steps=3)
     wrong: Any
     for wrong in ("papre", 3, ""):
         with pytest.raises(OptionError, match="unknown preset"):
@@ -72,6 +69,73 @@ def test_a_preset_can_be_asked_for() -> None:
         samt.AutoSAMT(blocks(), preset="paper")
     with pytest.raises(OptionError, match="not that of this class, 'paper'"):
         samt.PaperSAMT([{**blocks()[0], "preset": "auto"}])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"preset": "auto", "step_size": "row"},
+            "preset='auto' has no option 'step_size', but preset='paper' has: leave it out, or "
+            "write preset='paper'",
+        ),
+        (
+            {"preset": "paper", "total_steps": 3},
+            "preset='paper' has no option 'total_steps', but preset='auto' has: leave it out, or "
+            "write preset='auto'",
+        ),
+        (
+            {"step_size": "row", "radius": 1.0, "total_steps": 3},
+            "preset='paper' has no option 'total_steps', but preset='auto' has: leave it out, or "
+            "write preset='auto' and leave out 'step_size', 'radius'",
+        ),
+        (
+            {"meta_bach": "next"},
+            "unknown option 'meta_bach': did you mean 'meta_batch', which preset='paper' has?",
+        ),
+        (
+            {"step_sizes": "row"},
+            "unknown option 'step_sizes': did you mean 'step_size', which preset='paper' has?",
+        ),
+        (
+            {"step_size": "row", "total_step": 3},
+            "unknown option 'total_step': did you mean 'total_steps', which preset='auto' has?",
+        ),
+        ({"step_size": "row", "hed": 3}, "unknown option 'hed': did you mean 'head'?"),
+        ({"sed": 3}, "unknown option 'sed': did you mean 'seed'?"),
+    ],
+)
+def test_a_wrong_option_is_answered_from_both(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UnknownOptionError) as caught:
+        samt.SAMT(blocks(), **options)
+    assert str(caught.value) == message
+
+
+def test_a_class_of_one_preset_knows_the_other() -> None:
+    misspelled: dict[str, Any] = {"meta_bach": "next"}
+    with pytest.raises(UnknownOptionError, match="which preset='paper' has"):
+        samt.AutoSAMT(blocks(), **misspelled)
+
+    class Mine(samt.AutoSAMT):
+        """A class that somebody derived."""
+
+    with pytest.raises(UnknownOptionError, match="which preset='paper' has"):
+        Mine(blocks(), **misspelled)
+
+
+def test_a_baseline_that_is_built_on_a_preset_has_none() -> None:
+    for word in ("total_steps", "meta_every"):
+        options: dict[str, Any] = {word: 3}
+        with pytest.raises(UnknownOptionError, match=f"^unknown option '{word}': ") as caught:
+            Dante(blocks(), **options)
+        assert "preset" not in str(caught.value)
+
+
+def test_a_word_like_none_lists_the_options_of_its_preset() -> None:
+    options: dict[str, Any] = {"zzz": 1}
+    with pytest.raises(UnknownOptionError, match=r"choose from .*'total_steps'") as caught:
+        samt.SAMT(blocks(), **options)
+    assert "step_size" not in str(caught.value)
 
 
 @pytest.mark.parametrize("preset", ["auto", "paper"])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 __all__ = [
     "CheckpointMismatchError",
@@ -151,18 +151,53 @@ R = TypeVar("R")
 
 def explain_unknown_options(init: Callable[P, R]) -> Callable[P, R]:
     """Decorate a constructor: a misspelled keyword is answered with the word that was meant."""
-    known = [
-        name
-        for name, parameter in inspect.signature(init).parameters.items()
-        if name != "self" and parameter.kind is not inspect.Parameter.POSITIONAL_ONLY
-    ]
+    known = _options(init)
 
     @functools.wraps(init)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
         refuse_options_of_torch(kwargs, known)
         for word in kwargs:
             if word not in known:
-                raise UnknownOptionError(f"unknown option '{word}': {suggestion(word, known)}")
+                raise UnknownOptionError(_about_unknown_option(args[0], word, kwargs, known))
         return init(*args, **kwargs)
 
     return checked
+
+
+def _options(init: Callable[..., object]) -> list[str]:
+    return [
+        name
+        for name, parameter in inspect.signature(init).parameters.items()
+        if name != "self" and parameter.kind is not inspect.Parameter.POSITIONAL_ONLY
+    ]
+
+
+def _about_unknown_option(
+    made: object, word: str, given: Iterable[str], known: Sequence[str]
+) -> str:
+    """What to say of a word that is no option here: `samt.SAMT` has presets, and it may be of one.
+
+    Args:
+        made: the optimizer that is being made.
+        word: what was written.
+        given: all options that were written.
+        known: those that this optimizer has.
+    """
+    presets: dict[str, Any] = getattr(made, "_presets", {})
+    all_options = {name: _options(one.__init__) for name, one in presets.items()}
+    # Dante is built on a preset and is none.
+    own = next((name for name, options in all_options.items() if options == known), None)
+    others = {name: options for name, options in all_options.items() if own and name != own}
+    for name, theirs in others.items():
+        if word in theirs:
+            alone = [f"'{one}'" for one in given if one in known and one not in theirs]
+            without = f" and leave out {', '.join(alone)}" if alone else ""
+            return (
+                f"preset='{own}' has no option '{word}', but preset='{name}' has: leave it out, "
+                f"or write preset='{name}'{without}"
+            )
+    meant = closest(word, [*known, *(one for theirs in others.values() for one in theirs)])
+    for name, theirs in others.items():
+        if meant in theirs and meant not in known:
+            return f"unknown option '{word}': did you mean '{meant}', which preset='{name}' has?"
+    return f"unknown option '{word}': {suggestion(word, known)}"

@@ -44,7 +44,7 @@ class History:
 
     Args:
         optimizer: the SAMT to watch; it has one history at a time.
-        every: record every so many calls of `step`.
+        every: record every so many calls of `step`; a whole number, 1 or more.
 
     Examples:
         >>> import samt, torch

@@ -54,7 +54,8 @@ class PaperSAMT(SAMT, preset="paper"):
 
     Args:
         params: blocks, best made by `samt.blocks(model)`. Plain `model.parameters()` is one
-            block: the simultaneous update. Any option below may stand in a group.
+            block: the simultaneous update. Any option below may stand in a group, but `preset`,
+            `order`, `replay`, `compile` and `process_group`, which are one for all blocks.
         lr: initial step size η⁰; what LR schedulers change.
         preset: `paper`.
         step_size: shape of η: `scalar`, `row` (one per output unit), `column` (one per input
@@ -180,7 +181,8 @@ class PaperSAMT(SAMT, preset="paper"):
         """Add a block; its state is made at once.
 
         Args:
-            param_group: `params`, and optionally `name` and any option.
+            param_group: `params`, and optionally `name` and any option but those that are one
+                for all blocks: `preset`, `order`, `replay`, `compile`, `process_group`.
 
         Raises:
             SAMTError: an option is wrong, or a parameter is already in a block.

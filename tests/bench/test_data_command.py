@@ -47,7 +47,7 @@ def test_what_needs_no_file_is_prepared_too(samt_here: Samt, tmp_path: Path, nam
 
 def test_text_is_described_in_characters(samt_here: Samt, tmp_path: Path) -> None:
     outcome = samt_here("data", "info", "characters", "--data-dir", tmp_path)
-    assert "4000 samples of 64 targets, 3" in outcome.out
+    assert "4000 samples of 64 targets, 0 to" in outcome.out
 
 
 def test_info_without_files_tells_where_to_get_them(samt_here: Samt, tmp_path: Path) -> None:

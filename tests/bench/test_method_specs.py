@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +13,7 @@ import samt
 from samt.auto import AutoSAMT
 from samt.baselines import SGDHD, AdamHD, Dante, SGDNesterovHD
 from samt.bench.errors import SettingsError
-from samt.bench.experiments.spec import option_text
-from samt.bench.method_specs import METHOD_OPTIONS, SOLVERS, Option, parse_spec
+from samt.bench.method_specs import METHOD_OPTIONS, SOLVERS, parse_spec
 
 # Not for the command line: what it sets itself, and what has no text form.
 _NOT_ON_THE_COMMAND_LINE = {
@@ -69,29 +66,6 @@ def test_the_options_of_the_solvers_are_read_from_their_constructors() -> None:
     assert parse_spec("scaled-admm:warm_start=0").options["warm_start"] == 0
     for name in SOLVERS:
         assert not {"inputs", "hidden", "seed", "self"} & METHOD_OPTIONS[name].keys()
-
-
-def _shown(name: str, option: Option) -> str:
-    text = f"`{name}={option_text(option.default)}`"
-    try:
-        option.parse("?")
-    except ValueError as error:
-        choices = re.match(r"one of (.*);", str(error))
-        others = [one for one in choices[1].split(", ") if one != option.default] if choices else []
-        text += f" (or {', '.join(others)})" if others else ""
-    return text
-
-
-def test_the_documentation_lists_every_option() -> None:
-    rows = [
-        f"| `{method}` | {', '.join(_shown(*item) for item in options.items())} |"
-        for method, options in METHOD_OPTIONS.items()
-    ]
-    table = "\n".join(["| method | options, with their defaults |", "| --- | --- |", *rows])
-    page = (Path(__file__).parents[2] / "docs" / "experiments.md").read_text(encoding="utf-8")
-    section = page.partition("## Methods and their options")[2].partition("\n## ")[0]
-    found = "\n".join(line for line in section.splitlines() if line.startswith("|"))
-    assert found == table, f"put this into docs/experiments.md:\n\n{table}"
 
 
 def test_options_are_read_and_the_rest_has_its_default() -> None:

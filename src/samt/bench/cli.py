@@ -6,10 +6,11 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
+import samt
 from samt.bench import data as datasets
 from samt.bench import options as flag
 from samt.bench.atomic import write_atomically
@@ -30,7 +31,6 @@ from samt.bench.terminal import complain, console, lost_output, open_streams, sa
 from samt.errors import SAMTError
 
 DIVERGED, USER_ERROR, INTERRUPTED = 1, 2, 130
-_DEFAULT_METHODS = ("samt", "samt:step_size=row", "sgd", "adam")
 
 app = typer.Typer(
     help="Train neural networks with SAMT, and compare it with other optimizers.",
@@ -41,6 +41,24 @@ app.add_typer(data_commands.app, name="data")
 app.command()(run_command.run)
 app.add_typer(results_commands.app, name="results")
 app.command()(report_command.report)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        say(f"samt {samt.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options_of_all(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Show the version and exit.", is_eager=True, callback=_print_version
+        ),
+    ] = False,
+) -> None:
+    """What goes ahead of a command."""
 
 
 @app.command()
@@ -82,11 +100,11 @@ def train(
 
     Examples:
 
-      samt train --data digits --optimizer samt --step-size row --epochs 20
+      samt train --data digits --optimizer samt-auto --epochs 20
 
-      samt train --data mnist --data-dir ~/data --hidden 512,512 --optimizer sgd --lr 0.3
+      samt train --run-dir runs/digits-mlp-samt-auto-seed0 --epochs 40 --resume
 
-      samt train --run-dir runs/digits-mlp-samt-seed0 --epochs 40 --resume
+      samt train --data mnist --data-dir ~/data --hidden 512,512 --step-size row --lr 0.3
     """
     return _train(locals())
 
@@ -113,15 +131,15 @@ def compare(
 
     Prints a table and writes it, with a picture, into the run folder
     (comparison.csv, comparison.png); each run has a folder of its own there.
-    Options of a method follow its name; they are those of samt train --help.
+    Options of a method follow its name; docs/experiments.md lists them all.
 
     Examples:
 
       samt compare --data digits --epochs 20
 
-      samt compare --data diabetes --seeds 5 samt samt:step_size=element,lr=0.05 sgd:momentum=0.9
+      samt compare --data diabetes --seeds 5 samt-auto samt:step_size=element,lr=0.05 sgd:lr=0.01
 
-      samt compare --data fashion-mnist --model cnn --run-dir runs/fashion --resume samt adam
+      samt compare --data fashion-mnist --model cnn --run-dir runs/fashion --resume samt-auto adam
     """
     return _compare(locals())
 
@@ -184,7 +202,7 @@ def _train(written: Mapping[str, Any]) -> int:
 def _compare(written: Mapping[str, Any]) -> int:
     resume, overwrite = written["resume"], written["overwrite"]
     _refuse_both(resume, overwrite)
-    specs = [parse_spec(text) for text in written["methods"] or _DEFAULT_METHODS]
+    specs = [parse_spec(text) for text in written["methods"] or flag.DEFAULT_METHODS]
     settings = Settings(**_fields(written))
     path = written["run_dir"] or _default_folder(settings, "compare")
     comparison = Comparison(
@@ -306,7 +324,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         message = getattr(error, "format_message", None)
         if message is None:
             raise
-        complain(f"samt: error: {message()} (see samt --help)")
+        page = getattr(getattr(error, "ctx", None), "command_path", "samt")
+        complain(f"samt: error: {message()} (see {page} --help)")
         code = USER_ERROR
     sys.exit(code)
 

@@ -17,7 +17,10 @@ from samt.bench.models import MODELS
 from samt.bench.settings import Settings
 
 _DATA, _MODEL, _RUN = "Data", "Model", "Run"
-_METHOD, _SAMT = "Method", "SAMT (see the documentation of samt.SAMT)"
+_METHOD = "Method"
+_SAMT = "Options of samt, with its defaults; other methods take those that they have"
+# What `samt compare` compares unless it is told otherwise.
+DEFAULT_METHODS = ("samt-auto", "samt", "samt:step_size=row", "sgd", "adam")
 
 
 def _flag(name: str, help_text: str, panel: str, default: object, **more: Any) -> Any:
@@ -31,6 +34,14 @@ def _method_flag(name: str, help_text: str, panel: str = _SAMT, metavar: str = "
     default = METHOD_OPTIONS["samt"][name].default
     flag = "--" + name.replace("_", "-")
     return _flag(flag, help_text, panel, str(default).lower(), metavar=metavar)
+
+
+def _default_step_sizes() -> str:
+    methods: dict[object, list[str]] = {}
+    for method, options in METHOD_OPTIONS.items():
+        if "lr" in options:
+            methods.setdefault(options["lr"].default, []).append(method)
+    return "; ".join(f"{lr} for {', '.join(names)}" for lr, names in methods.items())
 
 
 Data: TypeAlias = Annotated[
@@ -97,7 +108,9 @@ Optimizer: TypeAlias = Annotated[
     str | None,
     _flag(
         "--optimizer",
-        f"Method: {', '.join(METHOD_OPTIONS)}; options may follow, as in sgd:momentum=0.9.",
+        f"Method: {', '.join(METHOD_OPTIONS)}; samt is the published one, samt-auto the default "
+        "in Python. Options may follow, as in sgd:momentum=0.9; docs/experiments.md lists those of "
+        "every method.",
         _METHOD,
         "samt",
         metavar="METHOD",
@@ -107,9 +120,9 @@ InitialStepSize: TypeAlias = Annotated[
     str | None,
     _flag(
         "--lr",
-        "Initial step size of SAMT; the step size of SGD and Adam.",
+        "Step size; where the method learns it, the initial one (to samt-auto a hint).",
         _METHOD,
-        "samt 0.1, sgd 0.1, adam 0.001",
+        _default_step_sizes(),
         metavar="FLOAT",
     ),
 ]
@@ -242,7 +255,7 @@ Methods: TypeAlias = Annotated[
     list[str] | None,
     typer.Argument(
         help="Methods to compare, each as name[:option=value,...]; "
-        "without any: samt samt:step_size=row sgd adam.",
+        f"without any: {' '.join(DEFAULT_METHODS)}.",
         metavar="METHOD",
         show_default=False,
     ),

@@ -14,11 +14,13 @@ from samt.bench import data as datasets
 from samt.bench import options as flag
 from samt.bench.data.dataset import Dataset
 from samt.bench.data.download import is_official
+from samt.bench.data.own import OWN_DATA
 from samt.bench.data.registry import DATASETS, Entry, find, prepare
 from samt.bench.terminal import console, say
 
 app = typer.Typer(
-    help="Data sets: which there are, what they hold, fetching them.", no_args_is_help=True
+    help="\n\n".join(("Data sets: which there are, what they hold, fetching them.", *OWN_DATA)),
+    no_args_is_help=True,
 )
 
 _Name = Annotated[
@@ -123,14 +125,16 @@ def _show(data: Dataset) -> None:
     shape = " x ".join(map(str, data.sample_shape))
     _line("task", f"{data.task}, inputs of {shape}, {data.outputs} outputs")
     if data.classes:
-        names = ", ".join(data.classes[:20])
+        names = ", ".join(name if name.strip() else repr(name) for name in data.classes[:20])
         _line("classes", names + (", …" if len(data.classes) > 20 else ""))
     if data.task == "regression":
         _line("target", f"standardised; one unit is {data.target_scale:.6g} of the file's")
     for part, split in data.parts.items():
         text = f"{len(split)} samples"
         if data.task == "classification":
-            counts = split.targets.bincount(minlength=data.outputs)
+            if split.targets.ndim > 1:
+                text += f" of {split.targets.shape[1]} targets"
+            counts = split.targets.flatten().bincount(minlength=data.outputs)
             text += f", {int(counts.min())} to {int(counts.max())} of each class"
         _line(part, text)
     drawn = "comes with the data" if data.split_seed is None else f"number {data.split_seed}"

@@ -39,9 +39,11 @@ def list_command(results: flag.Results = "results") -> int:
     counts = frames.counts_frame(store)
     if len(counts):
         console.print(tables.counts_table(counts, store.location))
-    else:
-        say(f"no results in {store.location}")
     _report_damage(store)
+    if not len(counts):
+        raise ResultsError(
+            f"there are no results in {store.location}: check --results, or start with samt run"
+        )
     return 0
 
 
@@ -285,7 +287,7 @@ def _show_cell(store: Store, prefix: str) -> None:
     trace = summary.pop("traceback", None)
     curve = store.curve(known[0])
     for name, value in tables.facts(summary):
-        say(f"{name:24}{value}")
+        say(f"{name:28}  {value}")
     if trace:
         say(str(trace).rstrip())
     if len(curve):

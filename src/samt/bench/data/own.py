@@ -18,6 +18,20 @@ FORMS = (
     "a table (.csv, .csv.gz), a NumPy archive (.npz), images in a folder or .zip "
     "(train/<class>/*.jpg), or IDX files (*-images-idx3-ubyte[.gz] with their labels)"
 )
+# For `samt data --help`, which wraps each line by itself; docs/experiments.md says more.
+OWN_DATA = (
+    "Data of your own are a path in place of a name, wherever a data set is asked for:",
+    "- a table (.csv or .tsv, also with .gz): numbers in all columns but the last, which is the "
+    "target. It is a class where it is text, or whole numbers (no decimal point) of at most 100 "
+    "different values; otherwise a value to predict. A first line of names is left out.",
+    "- a NumPy archive (.npz): arrays x_train, y_train, x_test and y_test, or x and y. Targets "
+    "of whole numbers or text are classes, others values.",
+    "- images (a folder or .zip): train/CLASS/*.jpg, .png or .bmp, all of one size, and "
+    "test/CLASS/ if there is a test part.",
+    "- IDX files, as of MNIST: *-images-idx3-ubyte[.gz] with *-labels-idx1-ubyte[.gz] beside it, "
+    "or the folder with the four of them.",
+    "Where there is no test part, a fifth is split off.",
+)
 
 
 def is_path(name: str) -> bool:
