@@ -40,6 +40,16 @@ def test_the_constants_are_those_of_the_covariance() -> None:
     assert known.smoothness == pytest.approx(3.0)
     assert known.stability == pytest.approx(2 * problem.COUPLING)
     assert known.noise == pytest.approx(4 * 0.25 * 5)
+    assert known.variance == 0.25
+
+
+def test_the_constants_are_listed_for_people() -> None:
+    known = constants()
+    values = {one.symbol: one.value for one in known.listed()}
+    assert list(values) == ["L", "λ", "μ", "γ", "σ²", "a", "b"]
+    assert (values["L"], values["a"], values["b"]) == (2, known.slope, known.noise)
+    *_, last = known.listed(distance=4.0)
+    assert (last.symbol, last.value) == ("G²", known.largest_gradient(4.0))
 
 
 def test_the_gradient_is_bounded_as_the_constants_say() -> None:
@@ -75,6 +85,32 @@ def test_alternating_gradient_descent_with_a_fixed_schedule_stays_under_the_boun
     ).all()  # equal at the start, but for rounding
     assert limit[-1] < 20 * errors.mean(axis=0)[-1]  # a bound that says something
     assert (limit <= bound(errors[0, 0], steps, steps, known, distance=3.0)).all()
+
+
+def test_the_start_is_forgotten_faster_than_the_noise_but_not_within_one_pass() -> None:
+    """Why the experiment's slope is steeper than −1, as its note says."""
+    rounds, count = 1000, 4000
+    chance = np.random.default_rng(0)
+    factor = np.linalg.cholesky(problem.covariance())
+    # Of the same samples: the whole, without noise, from the solution.
+    begun = chance.uniform(-1, 1, (rounds, problem.DIMENSION)) / np.sqrt(2) - problem.solution()
+    parts = np.stack([begun, begun, np.zeros_like(begun)])
+    noisy = np.array([[1.0], [0.0], [1.0]])
+    errors = np.empty((3, count))
+    for k in range(count):
+        x = chance.standard_normal((rounds, problem.DIMENSION)) @ factor.T
+        noise = problem.NOISE * noisy * chance.standard_normal(rounds)
+        for start in range(0, problem.DIMENSION, problem.SIZE):
+            block = slice(start, start + problem.SIZE)
+            residual = (parts * x).sum(axis=2) - noise
+            parts[:, :, block] -= 0.024 / (1 + k / 40) * residual[:, :, None] * x[:, block]
+        errors[:, k] = (parts**2).sum(axis=2).mean(axis=1)
+    whole, forgotten, settled = errors
+    sweeps = np.arange(1.0, count + 1)
+    assert rate(sweeps, forgotten) < -1.73
+    assert rate(sweeps, settled, tail=0.5) == pytest.approx(-1, abs=0.1)
+    assert rate(sweeps, whole) == pytest.approx(-1.55, abs=0.1)
+    assert forgotten[-1] / whole[-1] == pytest.approx(0.4, abs=0.05)
 
 
 def test_the_bound_falls_as_one_over_k_and_says_where_it_cannot_hold() -> None:

@@ -14,6 +14,7 @@ gradient, so for it the bound is a yardstick and not a theorem.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,15 @@ import numpy.typing as npt
 from samt.bench.data import least_squares as problem
 
 Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Constant:
+    """One of them, for people."""
+
+    name: str
+    symbol: str
+    value: float
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,7 @@ class Constants:
         stability: γ, the largest over pairs of blocks.
         slope: a, of E‖g‖² ≤ a ‖w − w*‖² + b, summed over the blocks.
         noise: b, of the same.
+        variance: σ², of the noise in y.
     """
 
     blocks: int
@@ -44,10 +55,31 @@ class Constants:
     stability: float
     slope: float
     noise: float
+    variance: float
 
     def largest_gradient(self, distance: float) -> float:
         """G²: the supremum of E‖g‖² where no block is further than `distance` from w*."""
         return self.slope * self.blocks * distance**2 + self.noise
+
+    def listed(self, distance: float | None = None) -> list[Constant]:
+        """All of them by name.
+
+        Args:
+            distance: of any point of a block's ball to w*, for G²; None leaves it out.
+        """
+        found = [
+            Constant("number of blocks", "L", self.blocks),
+            Constant("strong convexity in each block", "λ", self.convexity),
+            Constant("smoothness in each block", "μ", self.smoothness),
+            Constant("gradient stability between two blocks", "γ", self.stability),
+            Constant("variance of the noise in y", "σ²", self.variance),
+            Constant("growth of E‖g‖² with ‖w − w*‖²", "a", self.slope),
+            Constant("E‖g‖² at w*", "b", self.noise),
+        ]
+        if distance is not None:
+            name = "largest E‖g‖² in the balls"
+            found.append(Constant(name, "G²", self.largest_gradient(distance)))
+        return found
 
 
 def constants() -> Constants:
@@ -70,6 +102,7 @@ def constants() -> Constants:
         stability=2 * max(between),
         slope=4 * float(sum(slopes)),
         noise=4 * problem.NOISE**2 * float(sigma.trace()),
+        variance=problem.NOISE**2,
     )
 
 
@@ -98,11 +131,12 @@ def bound(
     constant = known.noise if distance is None else known.largest_gradient(distance)
     coupling = known.stability * (known.blocks - 1)
     values = [start]
-    for least, most in zip(low, high, strict=True):
+    # Numbers of Python, which are infinite without a warning.
+    for least, most in zip(map(float, low), map(float, high), strict=True):
         growth = 1 - 2 * least * known.convexity + 2 * most * coupling + most**2 * slope
         shrinkage = 1 - most * coupling - most**2 * slope
-        now = np.inf if shrinkage <= 0 else (values[-1] * growth + most**2 * constant) / shrinkage
-        values.append(float(now))
+        now = math.inf if shrinkage <= 0 else (values[-1] * growth + most**2 * constant) / shrinkage
+        values.append(now)
     return np.array(values)
 
 

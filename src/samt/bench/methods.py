@@ -94,7 +94,7 @@ class Method(ABC):
 
     @abstractmethod
     def epoch_step_sizes(self) -> dict[str, float]:
-        """Mean step size of each block over the epoch."""
+        """Step size of each block: mean since `start_epoch`, or as it is, if it hardly moves."""
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:

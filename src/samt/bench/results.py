@@ -48,7 +48,7 @@ class EpochMetrics:
         seconds: time of training since the start, evaluation excluded.
         forward_passes: since the start.
         backward_passes: since the start.
-        step_sizes: mean over the epoch for each block.
+        step_sizes: of each block, as `Method.epoch_step_sizes` gives them.
     """
 
     epoch: int

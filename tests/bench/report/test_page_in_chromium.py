@@ -12,7 +12,7 @@ from samt.bench.experiments.store import Store
 from samt.bench.report.publication import write_report
 
 from ..stored_cells import save_cell, save_experiment
-from .conftest import HEAD, Grid, Open, Opened, save_grid, write
+from .conftest import HEAD, Grid, Open, Opened, save_grid, set_option, write
 from .test_page import HOSTILE
 
 _WIDTH = "document.documentElement.scrollWidth"
@@ -33,6 +33,10 @@ def _drawn(plot: Locator) -> dict[str, Any]:
         x: node.layout.xaxis.title.text, y: node.layout.yaxis.title.text,
         xtype: node._fullLayout.xaxis.type, ytype: node._fullLayout.yaxis.type,
         ends: node.data.map(t => t.x[t.x.length - 1]),
+        looks: Object.fromEntries(node.data.filter(t => t.mode === "lines+markers").map(t =>
+            [t.name, [t.line.color, t.line.dash, t.marker.symbol]])),
+        yticks: [...node.querySelectorAll(".ytick text")].map(t => t.textContent),
+        low: node._fullLayout.yaxis.range[0],
         dotted: node.data.filter(t => t.line && t.line.dash === "dot").map(t => t.y[0]),
         ink: node._fullLayout.font.color,
     })"""
@@ -135,6 +139,67 @@ def test_step_sizes_of_each_block(shown: Path, open_page: Open) -> None:
     assert _drawn(plot)["ytype"] == "linear"
     plot.locator("[data-control=method]").select_option("sgd")
     assert "sgd" not in _drawn(plot)["names"]  # lines are blocks
+
+
+def _with_step_sizes(store: Store, sizes: dict[str, list[float]]) -> None:
+    """An experiment whose methods took these step sizes, one for each evaluation."""
+    cells = save_grid(store, "steps", {label: {(): [0.8, 0.9]} for label in sizes})
+    for identity, label in cells.items():
+        summary = store.summary(identity)
+        assert summary is not None
+        both = zip(store.curve(identity).to_dict("records"), sizes[label], strict=True)
+        rows = [{**row, "step_sizes": {"hidden1": size}} for row, size in both]
+        store.save(identity, summary, rows)
+
+
+def test_step_sizes_begin_with_a_method_that_moves_them(
+    open_page: Open, store: Store, tmp_path: Path
+) -> None:
+    _with_step_sizes(
+        store, {"flat": [0.03] * 3, "moving": [0.06, 0.1, 0.2], "cosine": [0.3, 0.1, 2e-9]}
+    )
+    write_report(store, tmp_path / "report", figures=False)
+    plot = _plot(open_page(tmp_path / "report"), "steps")
+    method = plot.locator("[data-control=method]")
+    assert method.input_value() == "moving"
+    method.select_option("flat")
+    assert _drawn(plot)["yticks"] == ["0.005", "0.01", "0.02", "0.05", "0.1", "0.2"]
+    method.select_option("cosine")
+    assert 1e-5 < 10 ** _drawn(plot)["low"] < 1e-4, "four decades, not nine"
+    plot.get_by_role("button", name="linear").click()
+    assert _drawn(plot)["ytype"] == "linear"
+
+
+def test_controls_without_a_choice_are_hidden(
+    open_page: Open, store: Store, tmp_path: Path
+) -> None:
+    save_grid(store, "plain", {"samt": {(): [0.9, 0.92]}})
+    write_report(store, tmp_path / "report", figures=False)
+    plot = _plot(open_page(tmp_path / "report"), "curves")
+    assert plot.locator("[data-control=where]").is_visible()
+    assert plot.locator("[data-control=width]").is_hidden()
+
+
+def test_a_method_looks_the_same_in_every_plot(
+    open_page: Open, store: Store, tmp_path: Path
+) -> None:
+    pair = {"one": ["mine", "SGD", "SAMT-E"], "two": ["SAMT-E", "SGD", "Adam", "fixed step"]}
+    for name, labels in pair.items():
+        save_grid(store, name, {label: {(16,): [0.8, 0.9]} for label in labels}, host=name)
+    values: Grid = {f"SGD:lr={lr}": {(16,): [0.8, 0.9]} for lr in (1, 2, 3)}
+    cells = save_grid(store, "varied", {"Adam": {(16,): [0.8, 0.9]}, **values})
+    for identity, label in cells.items():
+        set_option(store, identity, "lr", float(label.partition("=")[2] or 1))
+    write_report(store, tmp_path / "report", figures=False)
+    opened = open_page(tmp_path / "report")
+    one, two = (_drawn(_plot(opened, "curves", index))["looks"] for index in (0, 1))
+    for label in ("SGD", "SAMT-E"):
+        assert one[label] == two[label]
+    assert len({tuple(look) for look in two.values()}) == len(pair["two"])
+    assert _drawn(_plot(opened, "sensitivity"))["looks"]["SGD"] == one["SGD"]
+    steps = _plot(opened, "steps")
+    steps.locator("[data-control=method]").select_option("SGD")
+    assert _drawn(steps)["looks"]["hidden1"][0] == one["SGD"][0], "colour is the method"
 
 
 def test_themes(shown: Path, open_page: Open) -> None:
@@ -269,6 +334,52 @@ def test_on_paper(shown: Path, open_page: Open, tmp_path: Path) -> None:
     assert page.locator("main details:not([open])").count() > 0
     assert page.pdf().startswith(b"%PDF")
     assert opened.complaints == []
+
+
+def test_a_wide_table_does_not_shrink_the_paper(
+    open_page: Open, store: Store, tmp_path: Path
+) -> None:
+    sizes = (100, 200, 300, 400, 500, 600, 800)
+    widths: dict[tuple[int, ...], list[float | None]] = {(n,): [0.9, 0.91, 0.92] for n in sizes}
+    label = "samt:step_size=element,meta_lr=0.1,projection=sigmoid,head=dense"
+    save_grid(store, "wide", {label: widths, "mDLAM": widths})
+    published = "".join(f"digits,mlp,{n},mDLAM,accuracy,50.1,\n" for n in sizes)
+    write(tmp_path / "paper" / "reported" / "wide.csv", HEAD + published)
+    write_report(store, tmp_path / "report", paper=tmp_path / "paper", figures=False)
+    opened = open_page(tmp_path / "report", 688)  # A4 within our margins
+    page = opened.page
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.emulate_media(media="print")
+    assert page.evaluate(_WIDTH) == 688
+    first = page.locator(".numbers tbody th").first
+    ground = "node => [getComputedStyle(node).position, getComputedStyle(node).backgroundColor]"
+    assert first.evaluate(ground) == ["static", "rgba(0, 0, 0, 0)"], "the rules show"
+
+
+def test_printed_plots_say_what_they_show(shown: Path, open_page: Open) -> None:
+    opened = open_page(shown)
+    curves, steps = _plot(opened, "curves"), _plot(opened, "steps")
+    curves.locator("[data-control=width]").select_option("64")
+    steps.locator("[data-control=method]").select_option("sgd")
+    assert curves.locator(".where").is_hidden()
+    opened.page.emulate_media(media="print")
+    assert curves.locator(".where").inner_text() == "digits, mlp, width 64"
+    assert steps.locator(".where").inner_text() == "digits, mlp, width 16, sgd"
+
+
+def test_a_difference_says_where_the_number_lies(
+    open_page: Open, store: Store, tmp_path: Path
+) -> None:
+    save_grid(store, "t", {name: {(16,): [0.90, 0.91]} for name in ("a", "b", "c")})
+    lines = ("a,accuracy,80", "b,accuracy,99", "c,accuracy,90.5")
+    published = "".join(f"digits,mlp,16,{line},\n" for line in lines)
+    write(tmp_path / "paper" / "reported" / "t.csv", HEAD + published)
+    write_report(store, tmp_path / "report", paper=tmp_path / "paper", figures=False)
+    page = open_page(tmp_path / "report").page
+    cells = page.locator(".numbers .pick-final .verdict").all_inner_texts()
+    assert cells == ["+10.50, higher", "−8.50, lower", "±0.00, agrees"]
+    gaps = page.locator("[id$=gaps] .verdict").all_inner_texts()
+    assert sorted(gaps) == ["+10.50, higher", "−8.50, lower"]
 
 
 def test_without_scripts_the_tables_are_there(shown: Path, open_page: Open) -> None:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from samt.bench.convergence import bound, constants, rate
+from samt.bench.convergence import Constant, bound, constants, rate
 from samt.bench.data import least_squares as problem
 from samt.bench.experiments.frames import PENDING, curves_frame
 from samt.bench.experiments.store import Store
 from samt.bench.schedules import SCHEDULES
+from samt.step_size import coefficients, relative_factor
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,10 +34,13 @@ class Rate:
         steps: number of sweeps at each evaluation after the first.
         errors: mean of ‖w − w*‖² over the seeds.
         deviations: its standard deviation; NaN for a single seed.
-        limit: bound on the mean that falls with the error.
+        limit: bound on the mean that falls with the error; its step sizes lie, in each stretch
+            between two evaluations, between the smallest one of it and `high`.
         ball_limit: bound on the mean by the supremum over the balls; None without a radius.
-        low: smallest step size over η⁰ on its schedule, of all blocks, seeds and evaluations.
-        high: largest of them.
+        low: smallest step size over η⁰ on its schedule, of all blocks, seeds and stretches; one is
+            the mean over the sweeps between two evaluations, so that a single one may be smaller.
+        high: largest one that equation (10) can give, over the same.
+        constants: of the problem.
     """
 
     label: str
@@ -48,11 +52,17 @@ class Rate:
     ball_limit: Array | None
     low: float
     high: float
+    constants: Sequence[Constant]
 
     @property
     def slope(self) -> float:
         """Of log error over log step, at the end; −1 is a rate of 1/k."""
         return rate(self.steps, self.errors)
+
+    @property
+    def limit_slope(self) -> float:
+        """That of the bound, over the same steps; NaN where the bound says nothing."""
+        return rate(self.steps, self.limit)
 
     @property
     def is_below(self) -> bool:
@@ -68,8 +78,8 @@ def rates(store: Store, cells: pd.DataFrame) -> list[Rate]:
         cells: of `frames.cells_frame`.
 
     Returns:
-        Of those on the block problem, in the order of the cells; a method with a seed that did not
-        finish is left out, as its mean is not known.
+        Of SAMT on the block problem, in the order of the cells: the bound is that of its scheme. A
+        method with a seed that did not finish is left out, as its mean is not known.
     """
     counting = cells[
         (cells["role"] == "final") & (cells["data"] == DATA) & ~cells["status"].isin(PENDING)
@@ -80,7 +90,7 @@ def rates(store: Store, cells: pd.DataFrame) -> list[Rate]:
         seeds = [curves[one] for one in rows["identity"] if one in curves]
         if len(seeds) == len(rows) and (rows["status"] == "finished").all():
             summary = store.summary(str(rows["identity"].iloc[0]))
-            if summary is not None:
+            if summary is not None and summary["cell"]["method"] == "samt":
                 found.append(_rate(str(label), seeds, summary["cell"]["options"]))
     return found
 
@@ -91,12 +101,14 @@ def _rate(label: str, seeds: Sequence[pd.DataFrame], options: Mapping[str, Any])
     steps = seeds[0]["step"].to_numpy()
     schedule = SCHEDULES[options["schedule"]]
     lr = options["lr"] * np.array([schedule(k / steps[-1]) for k in range(int(steps[-1]))])
-    low, high = (1.0, 1.0) if options["parts"] == "fixed" else _range(seeds, steps, lr)
+    is_fixed = options["parts"] == "fixed"
+    least = lr if is_fixed else lr * _lowest(seeds, steps, lr)
+    most = lr if is_fixed else _most(options, lr)
     start, known = float(errors[:, 0].mean()), constants()
-    limits = {
-        distance: bound(start, low * lr, high * lr, known, distance)[steps[1:]]
-        for distance in (None, *([2 * options["radius"]] if options["radius"] else []))
-    }
+    distance = 2 * options["radius"] if options["radius"] else None
+    limit, ball_limit = (
+        bound(start, least, most, known, one)[steps[1:]] for one in (None, distance)
+    )
     many = len(seeds) > 1
     return Rate(
         label,
@@ -104,19 +116,31 @@ def _rate(label: str, seeds: Sequence[pd.DataFrame], options: Mapping[str, Any])
         steps[1:].astype(float),
         errors.mean(axis=0)[1:],
         errors.std(axis=0, ddof=1)[1:] if many else np.full(len(steps) - 1, np.nan),
-        limits.pop(None),
-        next(iter(limits.values()), None),
-        low,
-        high,
+        limit,
+        None if distance is None else ball_limit,
+        float((least / lr).min()),
+        float((most / lr).max()),
+        known.listed(distance),
     )
 
 
-def _range(seeds: Sequence[pd.DataFrame], steps: Array, lr: Array) -> tuple[float, float]:
-    """Smallest and largest step size, as a share of what the schedule gives alone."""
+def _lowest(seeds: Sequence[pd.DataFrame], steps: npt.NDArray[np.int64], lr: Array) -> Array:
+    """Smallest mean of a block and seed between two evaluations, as a share of the schedule's mean.
+
+    Returns:
+        (sweeps,), the same for all sweeps of a stretch.
+    """
     scheduled = np.array([lr[a:b].mean() for a, b in pairwise(steps)])
-    ratios = [
-        np.array([row[block] for row in one["step_sizes"][1:]], dtype=float) / scheduled
+    sizes = [
+        np.array([row[block] for row in one["step_sizes"][1:]], dtype=float)
         for one in seeds
         for block in one["step_sizes"].iloc[-1]
     ]
-    return float(np.min(ratios)), float(np.max(ratios))
+    shares: Array = np.min(sizes, axis=0) / scheduled
+    return np.repeat(shares, np.diff(steps))
+
+
+def _most(options: Mapping[str, Any], lr: Array) -> Array:
+    """Largest step sizes that equation (10) can give, as α and η̃ are at most 1."""
+    rho = relative_factor(options["relative"])
+    return np.array([max(coefficients(options["parts"], one, rho)) for one in lr], dtype=float)

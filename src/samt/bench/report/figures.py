@@ -14,7 +14,15 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
 from samt.bench.comparison import Result
-from samt.bench.report.style import COLOURS, DASHES, INK, line_width, log_scale, quiet_axes
+from samt.bench.report.style import (
+    COLOURS,
+    DASHES,
+    INK,
+    least_shown,
+    line_width,
+    log_scale,
+    quiet_axes,
+)
 from samt.bench.results import EpochMetrics
 
 Array = npt.NDArray[np.float64]
@@ -53,7 +61,7 @@ def comparison_png(results: Sequence[Result], title: str) -> bytes:
     named = "accuracy" if metric == "accuracy" else "root mean squared error"
     _label(by_epoch, f"Test {named}", "epoch")
     _label(loss, "Training loss", "epoch")
-    _label(step_size, "Step size of each block (mean over the epoch)", "epoch")
+    _label(step_size, "Step size of each block (SAMT: mean over the epoch)", "epoch")
     _label(by_time, f"Test {named} by time", "seconds of training")
     _block_legend(step_size, results)
     _legend(figure, results)
@@ -108,11 +116,12 @@ def _draw_step_sizes(axes: Any, results: Sequence[Result]) -> None:
     learned = [curves for curves in existing if np.nanmin(curves) < np.nanmax(curves)] or existing
     low = min(float(np.nanmin(curves)) for curves in learned) / _FAR
     high = max(float(np.nanmax(curves)) for curves in learned) * _FAR
-    missing = []
+    missing, shown = [], []
     for index, (result, curves) in enumerate(zip(results, sizes, strict=True)):
         if curves and (np.nanmax(curves) < low or np.nanmin(curves) > high):
             missing.append(f"{result.label} {np.nanmax(curves):.3g}")
             continue
+        shown += [curve for curve in curves if np.isfinite(curve).any()]
         for block, curve in enumerate(curves):
             _draw(
                 axes,
@@ -134,9 +143,8 @@ def _draw_step_sizes(axes: Any, results: Sequence[Result]) -> None:
             fontsize=8,
             color=INK,
         )
-    drawn_low, drawn_high = axes.dataLim.intervaly
-    if 0 < 20 * drawn_low < drawn_high:
-        log_scale(axes)
+    if shown and 0 < 20 * (low := least_shown(shown)) < max(map(np.nanmax, shown)):
+        log_scale(axes, low=low)
 
 
 def _scale_metric(axes: Any, results: Sequence[Result], metric: str) -> None:

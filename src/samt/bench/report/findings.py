@@ -32,7 +32,7 @@ class Findings:
     Args:
         name: of the experiment.
         title: for people.
-        labels: all methods, in the order of the experiment; colours follow it.
+        labels: all methods, in the order of the experiment.
         grids: final numbers.
         choices: what was tried on the validation part.
         curves: mean over seeds.

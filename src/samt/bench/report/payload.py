@@ -12,6 +12,7 @@ from samt.bench.report.findings import Findings
 from samt.bench.report.grids import Grid
 from samt.bench.report.mean_curves import MeanCurve
 from samt.bench.report.sensitivity import Dependence
+from samt.bench.report.style import looks
 from samt.bench.report.wording import metric_name, unfinished
 
 # `<` could end the script, the last two end a line in old JavaScript.
@@ -31,7 +32,8 @@ def payload(findings: Findings) -> dict[str, Any]:
         findings: of the experiment.
 
     Returns:
-        `labels` (index of a method = its colour), `places`, `dependences` and `rates`.
+        `labels` and, in the same order, `looks` of the methods; `places`, `dependences` and
+        `rates`, where a method is an index of `labels`.
     """
     index = {label: series for series, label in enumerate(findings.labels)}
     places: dict[tuple[str, str, str], dict[str, Any]] = {}
@@ -43,6 +45,7 @@ def payload(findings: Findings) -> dict[str, Any]:
         place.setdefault("lines", []).append(_line(curve, index[curve.label]))
     return {
         "labels": list(findings.labels),
+        "looks": list(looks(findings.labels).values()),
         "places": list(places.values()),
         "dependences": _dependences(findings.dependences),
         "rates": _rates(findings.rates, index),
@@ -108,7 +111,6 @@ def _dependences(dependences: Iterable[Dependence]) -> list[dict[str, Any]]:
         spreads = [entry.spread("final") for entry in one.entries]
         plot["lines"].append(
             {
-                "series": len(plot["lines"]),
                 "name": one.family,
                 "log": one.is_logarithmic,
                 "x": _numbers(one.values),
@@ -118,6 +120,9 @@ def _dependences(dependences: Iterable[Dependence]) -> list[dict[str, Any]]:
                 "trouble": [", ".join(unfinished(entry.statuses)) for entry in one.entries],
             }
         )
+    for plot in found.values():
+        numbers = looks(line["name"] for line in plot["lines"])
+        plot["lines"] = [{**line, "look": numbers[line["name"]]} for line in plot["lines"]]
     return list(found.values())
 
 

@@ -52,6 +52,7 @@ def write_report(
         ReportError: there is nothing to report, or it cannot be written.
         ResultsError: results cannot be read.
     """
+    from samt.bench.report.convergence_files import convergence_figures, convergence_tables
     from samt.bench.report.page import page
     from samt.bench.report.paper_figures import paper_figures
     from samt.bench.report.table_files import table_files
@@ -66,12 +67,13 @@ def write_report(
     tables = [
         _write(folder / "tables" / name, content.encode())
         for one in found
-        for name, content in table_files(one)
+        for name, content in (*table_files(one), *convergence_tables(one))
     ]
     drawn: list[Path] = []
     for one in found if figures else ():
         progress(f"drawing {one.name}")
         drawn += _write_all(folder / "figures", paper_figures(one))
+        drawn += _write_all(folder / "figures", convergence_figures(one))
     return Written(index, tables, drawn, found)
 
 

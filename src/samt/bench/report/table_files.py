@@ -35,10 +35,10 @@ def table_files(findings: Findings) -> Iterator[tuple[str, str]]:
         `NAME-ranks.csv`; `NAME-differences.csv`; a LaTeX table for each data set and network.
     """
     name = findings.name
-    yield f"{name}.csv", _csv(_HEAD, _numbers(findings))
+    yield f"{name}.csv", csv_text(_HEAD, _numbers(findings))
     ranks = ([one.label, one.mean, one.n] for one in findings.ranks)
-    yield f"{name}-ranks.csv", _csv(("method", "mean_rank", "combinations"), ranks)
-    yield f"{name}-differences.csv", _csv(_DIFFERENCES, _differences(findings))
+    yield f"{name}-ranks.csv", csv_text(("method", "mean_rank", "combinations"), ranks)
+    yield f"{name}-differences.csv", csv_text(_DIFFERENCES, _differences(findings))
     for grid in findings.grids:
         for pick in ("final", "best"):
             yield f"{slug(name, grid.data, grid.model, pick)}.tex", latex_table(grid, pick)
@@ -80,7 +80,13 @@ def _differences(findings: Findings) -> Iterator[list[Any]]:
         ]
 
 
-def _csv(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+def csv_text(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A table as CSV: numbers in full precision, nothing where there is none, and no formulas.
+
+    Args:
+        head: names of the columns.
+        rows: what stands below them.
+    """
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(head)

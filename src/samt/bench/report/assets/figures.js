@@ -117,8 +117,10 @@ class PlotFigure {
     return this.kind === "sensitivity" ? `${place.option}: ${network}` : network;
   }
 
+  /** With step sizes; those that move come first. */
   methods(place) {
-    return place.lines.filter((line) => Object.keys(line.blocks).length && line.x.epochs).map((line) => this.report.labels[line.series]);
+    const lines = place.lines.filter((line) => Object.keys(line.blocks).length && line.x.epochs);
+    return [...lines.filter(moves), ...lines.filter((line) => !moves(line))].map((line) => this.report.labels[line.series]);
   }
 
   wire() {
@@ -174,7 +176,9 @@ class PlotFigure {
     this.drawKeys(drawn.keys);
     this.root.querySelector(".notes").textContent = drawn.notes.join(" ");
     const shown = drawn.keys.filter((key) => !this.state.hidden.has(key.id)).map((key) => key.name);
-    const where = `${this.selects.where.value}${this.state.place.width ? `, width ${this.state.place.width}` : ""}`;
+    const parts = [this.selects.where.value, this.state.place.width && `width ${this.state.place.width}`, this.state.method];
+    const where = parts.filter(Boolean).join(", ");
+    this.root.querySelector(".where").textContent = where;
     this.canvas.setAttribute("aria-label", `Plot of ${drawn.y} over ${drawn.x}, ${where}: ${shown.join("; ")}`);
     this.drawn = Plotly.react(this.canvas, drawn.traces, layoutOf(drawn, this.canvas.clientWidth), CONFIG);
     return this.drawn;

@@ -31,12 +31,12 @@ function quantile(values, share) {
   return sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))];
 }
 
-/** Colour, dash and symbol of a method: together different for 35 of them, and never colour alone. */
-function look(series, colour) {
+/** Colour, dash and symbol of a number: together different for 35 of them, and never colour alone. */
+function look(number, colour) {
   return {
-    colour: colour(`--series-${series % COLOURS}`),
-    dash: DASHES[Math.floor(series / COLOURS) % DASHES.length],
-    symbol: SYMBOLS[(series + Math.floor(series / COLOURS)) % SYMBOLS.length],
+    colour: colour(`--series-${number % COLOURS}`),
+    dash: DASHES[Math.floor(number / COLOURS) % DASHES.length],
+    symbol: SYMBOLS[(number + Math.floor(number / COLOURS)) % SYMBOLS.length],
   };
 }
 
@@ -63,10 +63,12 @@ function widthOf(index, count) {
 function logTicks(values) {
   const positive = values.filter((v) => v > 0);
   if (!positive.length) return null;
-  const low = Math.min(...positive) / 1.05, high = Math.max(...positive) * 1.05;
+  const least = Math.min(...positive), most = Math.max(...positive);
+  const room = least === most ? 10 : 1.05; // round a single value plotly shows two decades
+  const low = least / room, high = most * room;
   const decades = Math.log10(high / low);
-  const inner = decades > 4 ? [1] : decades > 1.3 ? [1, 2, 5] : decades > 0.6 ? [1, 1.5, 2, 3, 4, 5, 7] : null;
-  if (!inner) return null;
+  if (decades <= 0.6) return null; // plotly's own ones are even there
+  const inner = decades > 4 ? [1] : decades > 1.3 ? [1, 2, 5] : [1, 1.5, 2, 3, 4, 5, 7];
   const ticks = [];
   const step = Math.ceil(decades / 8);
   for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power += decades > 4 ? step : 1) {
@@ -111,7 +113,7 @@ function curveTraces(report, state, colour) {
   for (const [index, line] of place.lines.entries()) {
     const name = report.labels[line.series];
     const style = {
-      ...look(line.series, colour), width: widthOf(index, place.lines.length),
+      ...look(report.looks[line.series], colour), width: widthOf(index, place.lines.length),
       alpha: place.lines.length > 6 ? 0.08 : 0.14,
     };
     const x = line.x[state.axis];
@@ -135,17 +137,17 @@ function curveTraces(report, state, colour) {
   for (const { series } of isMetric ? place.published : []) {
     if (drawn.has(series)) continue;
     const name = report.labels[series];
-    keys.push({ id: name, name, style: look(series, colour), ended: "published only" });
+    keys.push({ id: name, name, style: look(report.looks[series], colour), ended: "published only" });
   }
-  for (const one of levels) traces.push(levelTrace(report.labels[one.series], one, longest, place, colour));
+  for (const one of levels) traces.push(levelTrace(report, one, longest, place, colour));
   return {
     traces, keys, notes, x: AXES[state.axis], y: isMetric ? place.metric : "train loss",
     log: positive, ticks: logTicks(place.lines.flatMap((line) => line.loss)), range: isMetric ? zoom(far.map((one) => one.values), levels, place.percent) : null,
   };
 }
 
-function levelTrace(name, level, end, place, colour) {
-  const style = look(level.series, colour);
+function levelTrace(report, level, end, place, colour) {
+  const name = report.labels[level.series], style = look(report.looks[level.series], colour);
   const x = Array.from({ length: 41 }, (_, i) => (end * i) / 40); // places to hover over
   const text = plain(`${name}  published ${withDeviation(level.value, null, place.percent)}`);
   return {
@@ -167,7 +169,7 @@ function zoom(curves, levels, percent) {
   return [low - margin, percent ? Math.min(high + margin, 100.5) : high + margin];
 }
 
-/** Step sizes of one method, a line for each block. */
+/** Step sizes of one method, a line for each block: dashes and symbols tell them apart. */
 function stepTraces(report, state, colour) {
   const line = state.place.lines.find((one) => report.labels[one.series] === state.method);
   const traces = [], keys = [], notes = [];
@@ -175,14 +177,33 @@ function stepTraces(report, state, colour) {
   const x = line ? line.x[state.axis] : null;
   if (line && !x) notes.push(`${state.method} has no ${AXES[state.axis]} to show.`);
   blocks.forEach(([block, sizes], index) => {
-    const style = blocks.length <= COLOURS ? look(index, colour) : shade(index, blocks.length, colour);
+    const marks = { dash: DASHES[index % DASHES.length], symbol: SYMBOLS[index % SYMBOLS.length] };
+    const isMany = blocks.length > DASHES.length;
+    const style = { ...(isMany ? shade(index, blocks.length, colour) : look(report.looks[line.series], colour)), ...marks };
     keys.push({ id: block, name: block, style });
     if (!x || state.hidden.has(block)) return;
     traces.push(lineTrace(block, x, sizes, style, sizes.map((v) => `${block}  ${digits(v)}`)));
   });
-  const values = blocks.flatMap(([, sizes]) => sizes).filter((v) => v !== null);
-  const log = state.scale === "log" && values.every((v) => v > 0);
-  return { traces, keys, notes, x: AXES[state.axis], y: "step size", log, ticks: logTicks(values), range: null };
+  const lines = blocks.map(([, sizes]) => known(sizes)).filter((sizes) => sizes.length);
+  const least = Math.min(...lines.flat());
+  // A schedule that ends at almost nothing would squeeze all else flat: four decades of each line.
+  const low = Math.min(...lines.map((sizes) => Math.max(Math.min(...sizes), 1e-4 * Math.max(...sizes))));
+  const high = Math.max(...lines.flat());
+  const log = state.scale === "log" && least > 0;
+  return {
+    traces, keys, notes, x: AXES[state.axis], y: "step size", log,
+    ticks: logTicks(lines.flat().map((v) => Math.max(v, low))),
+    range: log && least < low ? [low, high * (high / low) ** 0.04].map(Math.log10) : null,
+  };
+}
+
+function known(values) {
+  return values.filter((v) => v !== null);
+}
+
+/** Whether a step size of the line changes. */
+function moves(line) {
+  return Object.values(line.blocks).some((sizes) => new Set(known(sizes)).size > 1);
 }
 
 /** Many blocks: from the first to the last one along a scale that is ordered by lightness. */
@@ -190,7 +211,7 @@ function shade(index, count, colour) {
   const ends = ["--series-0", "--series-4"].map((name) => colour(name).match(/[\d.]+/g).map(Number));
   const share = index / (count - 1);
   const mixed = ends[0].slice(0, 3).map((v, i) => Math.round(v + share * (ends[1][i] - v)));
-  return { colour: `rgb(${mixed.join(",")})`, dash: DASHES[index % DASHES.length], symbol: SYMBOLS[index % SYMBOLS.length] };
+  return { colour: `rgb(${mixed.join(",")})` };
 }
 
 /** The final metric over an option. */
@@ -201,7 +222,7 @@ function sensitivityTraces(report, state, colour) {
   const low = Math.min(...finite), high = Math.max(...finite);
   const margin = 0.08 * (high - low || 1);
   for (const line of place.lines) {
-    const style = look(line.series, colour);
+    const style = look(line.look, colour);
     keys.push({ id: line.name, name: line.name, style, ended: line.trouble.some(Boolean) ? "some did not finish" : "" });
     if (state.hidden.has(line.name)) continue;
     const hover = line.y.map((v, i) => (v === null ? line.trouble[i] : withDeviation(v, line.sd[i], place.percent)))
@@ -223,7 +244,7 @@ function sensitivityTraces(report, state, colour) {
 function rateTraces(report, state, colour) {
   const traces = [], keys = [];
   for (const line of state.place.lines) {
-    const name = report.labels[line.series], style = { ...look(line.series, colour), alpha: 0.14 };
+    const name = report.labels[line.series], style = { ...look(report.looks[line.series], colour), alpha: 0.14 };
     keys.push({ id: name, name, style });
     if (state.hidden.has(name)) continue;
     const hover = line.y.map((v, i) => `${name}  ${withDeviation(v, line.sd[i], false)}, bound ${digits(line.limit[i])}`);
