@@ -148,6 +148,15 @@ def _pictures(
 
 
 def figure_files(name: str, draw: Callable[[], Figure]) -> Iterator[tuple[str, bytes]]:
+    """Draw one figure.
+
+    Args:
+        name: of the files, without their endings.
+        draw: makes it, in the style of all.
+
+    Yields:
+        Name of a file, and its content: PNG and PDF.
+    """
     with mpl.rc_context(_STYLE), warnings.catch_warnings():
         # A letter that the font lacks is drawn as a box.
         warnings.filterwarnings("ignore", message="Glyph")
