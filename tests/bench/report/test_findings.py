@@ -14,7 +14,7 @@ from samt.bench.report.findings import Findings, gather
 from samt.bench.report.mean_curves import mean_curves
 
 from ..stored_cells import MISSING, save_cell, save_experiment
-from .conftest import ACCURACIES, save_grid, set_option, write
+from .conftest import ACCURACIES, HEAD, save_grid, set_option, write
 
 
 @pytest.fixture
@@ -52,6 +52,11 @@ def test_what_stands_beside_published_numbers_comes_first(filled: Store, paper: 
     for name in ("a10", "a9", "zoo"):
         save_grid(filled, name, {"samt": {(16,): [0.9]}})
     assert [one.name for one in gather(filled, paper=paper)] == ["table", "a9", "a10", "zoo"]
+    save_grid(filled, "table10", {"samt": {(16,): [0.9]}})
+    save_grid(filled, "read", {"SAMT": {(16,): [0.9]}})
+    write(paper / "reported" / "read.csv", HEAD + "digits,mlp,16,SAMT,accuracy,93.0,\n")
+    names = ["table", "read", "table10", "a9", "a10", "zoo"]
+    assert [one.name for one in gather(filled, paper=paper)] == names
 
 
 def test_absent_data_without_published_numbers_are_named(store: Store) -> None:

@@ -75,7 +75,8 @@ def gather(store: Store, only: Sequence[str] = (), paper: Path | None = None) ->
 
     Returns:
         One for each experiment: first those of which a number stands beside a published one, then
-        the others, each by name; numbers in names count as numbers.
+        the others; of each first those that are called table; then by name, in which numbers count
+        as numbers.
 
     Raises:
         ReportError: there is no experiment, or not the one that is asked for, or published
@@ -94,7 +95,11 @@ def gather(store: Store, only: Sequence[str] = (), paper: Path | None = None) ->
             )
     wanted = sorted((name for name in known if not only or name in only), key=_natural)
     gathered = [_findings(store, name, paper) for name in wanted]
-    return sorted(gathered, key=lambda one: not one.discrepancies.compared)
+    # A publication's tables are what its readers look for first.
+    return sorted(
+        gathered,
+        key=lambda one: (not one.discrepancies.compared, not one.name.startswith("table")),
+    )
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
