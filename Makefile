@@ -16,8 +16,8 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(STAMP)  ## SAMT, SGD and Adam side by side on real images: a table and a picture
-	$(BIN)/samt compare --data digits --epochs 20 --threads 1 --run-dir runs/demo --overwrite \
-		samt-auto samt samt:step_size=element,meta_lr=0.1 sgd sgd:lr=0.3 adam
+	$(BIN)/samt compare --data digits --epochs 40 --threads 1 --run-dir runs/demo --overwrite \
+		samt-auto samt-auto:annealed=true samt sgd sgd:lr=0.3 adam
 
 test: $(STAMP)  ## the whole test suite
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
