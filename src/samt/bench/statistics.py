@@ -313,8 +313,9 @@ def averaged(table: pd.DataFrame) -> list[MeanRank]:
         table: of ranks, a column for each method.
     """
     common = table.dropna()
+    if common.empty:
+        return []
     found = [MeanRank(label, float(common[label].mean()), len(common)) for label in common]
-    found = [one for one in found if one.n]
     return sorted(found, key=lambda one: one.mean)
 
 

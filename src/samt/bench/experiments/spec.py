@@ -263,8 +263,9 @@ class Experiment(Strict):
     @model_validator(mode="after")
     def _steps_are_known(self) -> Experiment:
         for index, method in enumerate(self.methods):
-            told = [method.spec(options).options for _, options in method.variants()]
-            annealed = [*(one.get("annealed") for one in told), *method.tune.get("annealed", [])]
+            lists = (_listed(method.options.get("annealed", [])), method.tune.get("annealed", []))
+            written = [{}, *({"annealed": value} for values in lists for value in values)]
+            annealed = [method.spec(options).options.get("annealed") for options in written]
             chosen = self.tuning.budget if method.tune else None
             budgets = [method.budget or self.budget, *([chosen] if chosen else [])]
             if True in annealed and any(one.epochs is None for one in budgets):

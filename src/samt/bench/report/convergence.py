@@ -106,9 +106,10 @@ def _rate(label: str, seeds: Sequence[pd.DataFrame], options: Mapping[str, Any])
     most = lr if is_fixed else _most(options, lr)
     start, known = float(errors[:, 0].mean()), constants()
     distance = 2 * options["radius"] if options["radius"] else None
-    limit, ball_limit = (
-        bound(start, least, most, known, one)[steps[1:]] for one in (None, distance)
-    )
+    limit = bound(start, least, most, known)[steps[1:]]
+    ball_limit = None
+    if distance is not None:
+        ball_limit = bound(start, least, most, known, distance)[steps[1:]]
     many = len(seeds) > 1
     return Rate(
         label,
@@ -117,7 +118,7 @@ def _rate(label: str, seeds: Sequence[pd.DataFrame], options: Mapping[str, Any])
         errors.mean(axis=0)[1:],
         errors.std(axis=0, ddof=1)[1:] if many else np.full(len(steps) - 1, np.nan),
         limit,
-        None if distance is None else ball_limit,
+        ball_limit,
         float((least / lr).min()),
         float((most / lr).max()),
         known.listed(distance),

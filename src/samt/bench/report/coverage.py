@@ -66,13 +66,23 @@ def coverage(record: Mapping[str, Any], cells: pd.DataFrame) -> Coverage | None:
     axes = _axes(record.get("order"))
     if axes is None or math.prod(map(len, axes.values())) > _MOST_PLACES:
         return None
-    there = {Place(*place) for place in _places(axes)}
+    there = set(_places(axes))
     final = cells[cells["role"] == "final"].fillna({"width": ""})
     run = {Place(*map(str, row)) for row in final[list(_AXES)].to_numpy()} & there
     # What is said of them stands where the reason does.
     absent = record.get("absent")
-    left = [place for place in there - run if place.data not in (absent or ())]
+    left = {place for place in there - run if place.data not in (absent or ())}
     return Coverage(len(there), len(run), _left(axes, run, left), _commands(record, axes, run))
+
+
+def run_words(record: Mapping[str, Any]) -> list[str]:
+    """The command that runs the whole file of an experiment; nothing if it is not known.
+
+    Args:
+        record: of the experiment.
+    """
+    file, profile = (writable(str(record.get(name) or "")) for name in ("file", "profile"))
+    return ["samt", "run", file, *(["--profile", profile] if profile else [])] if file else []
 
 
 def beside(file: str, profile: str, known: Collection[str]) -> list[str]:
@@ -116,7 +126,7 @@ def _widths(axes: Mapping[str, Sequence[str]], model: str) -> Sequence[str]:
     return [""] if model.partition(":")[0] in WIDTHLESS else axes["width"]
 
 
-def _left(axes: Mapping[str, Sequence[str]], run: set[Place], left: Sequence[Place]) -> list[str]:
+def _left(axes: Mapping[str, Sequence[str]], run: set[Place], left: set[Place]) -> list[str]:
     """First the values that have no cell at all, then what is left of the others."""
     lines = []
     for index, axis in enumerate(_AXES):
@@ -125,13 +135,13 @@ def _left(axes: Mapping[str, Sequence[str]], run: set[Place], left: Sequence[Pla
         if values:
             name = {1: "width "}.get(len(values), "widths ") if axis == "width" else ""
             lines.append(name + wording.joined(values))
-        left = [place for place in left if place[index] not in wanted]
+        left = {place for place in left if place[index] not in wanted}
+    begun = {place[:3] for place in run}
     for data, model in itertools.product(axes["data"], axes["model"]):
         for width in _widths(axes, model):
             labels = [one for one in axes["label"] if Place(data, model, width, one) in left]
             if labels:
-                all_of_it = not any(place[:3] == (data, model, width) for place in run)
-                what = "" if all_of_it else f": {wording.joined(labels)}"
+                what = f": {wording.joined(labels)}" if (data, model, width) in begun else ""
                 lines.append(wording.place(data, model, width) + what)
     return lines
 
@@ -140,8 +150,8 @@ def _commands(
     record: Mapping[str, Any], axes: Mapping[str, Sequence[str]], run: set[Place]
 ) -> list[str]:
     """Data sets that have the same cells share a command."""
-    file, profile = (writable(str(record.get(name) or "")) for name in ("file", "profile"))
-    if not file:
+    start = run_words(record)
+    if not start:
         return []
     alike: dict[tuple[str, tuple[str, ...], tuple[str, ...]], list[str]] = {}
     for data, model in itertools.product(axes["data"], axes["model"]):
@@ -152,7 +162,6 @@ def _commands(
                 by_labels.setdefault(labels, []).append(width)
         for labels, several in by_labels.items():
             alike.setdefault((model, tuple(several), labels), []).append(data)
-    start = ["samt", "run", file, *(["--profile", profile] if profile else [])]
     found = []
     for (model, widths, labels), sets in alike.items():
         chosen = {"data": tuple(sets), "model": (model,), "width": widths, "label": labels}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,7 @@ def gather(store: Store, only: Sequence[str] = (), paper: Path | None = None) ->
                 f"there is no experiment '{name}' in {store.location}: {suggestion(name, known)}"
             )
     wanted = sorted((name for name in known if not only or name in only), key=_natural)
-    gathered = [_findings(store, name, paper) for name in wanted]
+    gathered = [_findings(store, name, known, paper) for name in wanted]
     # A publication's tables are what its readers look for first.
     return sorted(
         gathered,
@@ -107,7 +107,7 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part) if part.isdigit() else -1, part) for part in re.split(r"(\d+)", name)]
 
 
-def _findings(store: Store, name: str, paper: Path | None) -> Findings:
+def _findings(store: Store, name: str, known: Collection[str], paper: Path | None) -> Findings:
     record = experiment_record(store, name)
     cells = cells_frame(store, name)
     file = record.get("file")
@@ -131,7 +131,7 @@ def _findings(store: Store, name: str, paper: Path | None) -> Findings:
         differences=paired_differences(cells),
         discrepancies=discrepancies(tables, cells, absent),
         coverage=covered,
-        beside=beside(made.file, made.profile, store.experiments()),
+        beside=beside(made.file, made.profile, known),
         notes=notes(name, places),
         provenance=made,
     )

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from samt.bench.report.coverage import run_words
 from samt.bench.report.wording import counted
 from samt.bench.untrusted import writable
 
@@ -61,8 +62,7 @@ def provenance(
         commands: that run them; by default one for the whole file.
     """
     file, profile = (writable(str(record.get(name) or "")) for name in ("file", "profile"))
-    if file and not commands:
-        words = ["samt", "run", file, *(["--profile", profile] if profile else [])]
+    if not commands and (words := run_words(record)):
         commands = [shlex.join(words)]
     days = sorted(str(started)[:10] for started in cells["started"].dropna())
     return Provenance(
