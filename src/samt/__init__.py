@@ -1,27 +1,28 @@
-"""Stochastic alternating minimization with trainable step sizes: a PyTorch optimizer.
+"""Two PyTorch optimizers that learn their step sizes while they train.
 
-optimizer = samt.SAMT(samt.blocks(model), total_steps=epochs * len(loader))
-for inputs, targets in loader:
-    optimizer.zero_grad()
-    loss_fn(model(inputs), targets).backward()
-    optimizer.step()
+`AutoSAMT` needs nothing chosen; `SAMT` is the published method.
+
+    optimizer = samt.AutoSAMT(samt.blocks(model))
+    for inputs, targets in loader:
+        optimizer.zero_grad()
+        loss_fn(model(inputs), targets).backward()
+        optimizer.step()
 """
 
-from samt import errors
-from samt.auto import AutoSAMT
-from samt.blocks import blocks
+from samt import baselines, errors
+from samt.alternating.samt import SAMT
+from samt.auto.auto_samt import AutoSAMT
+from samt.block_optimizer import Passes
 from samt.closures import closure
 from samt.history import History
-from samt.optimizer import PaperSAMT
-from samt.passes import Passes
-from samt.presets import SAMT
+from samt.partition import blocks
 
 __all__ = [
     "SAMT",
     "AutoSAMT",
     "History",
-    "PaperSAMT",
     "Passes",
+    "baselines",
     "blocks",
     "closure",
     "errors",

@@ -1,26 +1,29 @@
-"""State dicts of SAMT: portable, exact, matched by parameter name."""
+"""State dicts: portable, exact, matched by parameter name or else by order."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
 
-from samt.errors import CheckpointMismatchError
+from samt.errors import CheckpointMismatchError, listed
+from samt.partition import plain_name
 
 CALLABLE = "callable"  # stands for a step_size that only code can say
+# Options that earlier versions wrote, and that are none any more.
+_GONE = ("preset",)
 
 
 def portable(state_dict: dict[str, Any]) -> dict[str, Any]:
     """The same state dict without what `weights_only=True` cannot load.
 
     Args:
-        state_dict: of `torch.optim.Optimizer.state_dict`.
+        state_dict: what `torch.optim.Optimizer.state_dict` returned.
     """
     groups = [
-        {**group, "step_size": CALLABLE} if callable(group["step_size"]) else group
+        {**group, "step_size": CALLABLE} if callable(group.get("step_size")) else group
         for group in state_dict["param_groups"]
     ]
     return {**state_dict, "param_groups": groups}
@@ -30,7 +33,7 @@ def load(
     optimizer: Optimizer,
     torch_load: Callable[[dict[str, Any]], None],
     state_dict: dict[str, Any],
-    mark: str = "step_size",
+    mark: str,
 ) -> None:
     """Load in torch's way, then copy the tensors once more in their own precision.
 
@@ -39,15 +42,15 @@ def load(
     user's own post-hooks.
 
     Args:
-        optimizer: takes the state.
-        torch_load: `torch.optim.Optimizer.load_state_dict`, bound to it.
+        optimizer: the optimizer that takes the state; its own state is complete.
+        torch_load: `torch.optim.Optimizer.load_state_dict`, bound to the optimizer.
         state_dict: what to load.
-        mark: an option that its groups have, and those of other optimizers have not.
+        mark: an option that the optimizer's groups have, and those of other optimizers have not.
 
     Raises:
-        CheckpointMismatchError: see `SAMT.load_state_dict`.
+        CheckpointMismatchError: the state dict belongs to other parameters or other options.
     """
-    own_state = {p: dict(optimizer.state[p]) for g in optimizer.param_groups for p in g["params"]}
+    own_state = {p: dict(state) for p, state in optimizer.state.items()}
     own_groups = [dict(group) for group in optimizer.param_groups]
     matched: dict[str, Any] = {}
 
@@ -58,15 +61,21 @@ def load(
     def copy_exactly(_: Any) -> None:
         for group, saved in zip(optimizer.param_groups, matched["param_groups"], strict=True):
             for parameter, index in zip(group["params"], saved["params"], strict=True):
-                tensors = own_state[parameter]
+                tensors = own_state.get(parameter, {})
                 for key, value in matched["state"].get(index, {}).items():
-                    tensors[key].copy_(value)
-                optimizer.state[parameter] = tensors
+                    if key in tensors:
+                        tensors[key].copy_(value)
+                    else:  # of a parameter that was trained there and is frozen here
+                        tensors[key] = value.detach().clone()
+                if tensors:
+                    optimizer.state[parameter] = tensors
         for group, before in zip(optimizer.param_groups, own_groups, strict=True):
             if group.get("step_size") == CALLABLE:
                 group["step_size"] = before["step_size"]
             for key, value in before.items():
                 group.setdefault(key, value)  # an option that the saving version did not have
+            for key in _GONE:
+                group.pop(key, None)
 
     hooks = (
         optimizer.register_load_state_dict_pre_hook(match),
@@ -83,59 +92,90 @@ def _matched(optimizer: Optimizer, state_dict: dict[str, Any], mark: str) -> dic
     """The saved groups and their parameters in the optimizer's order, checked."""
     saved = state_dict.get("param_groups")
     groups = optimizer.param_groups
+    name = type(optimizer).__name__
     if (
         not isinstance(saved, list)
         or not isinstance(state_dict.get("state"), dict)
         or any(mark not in group for group in saved)
     ):
         raise CheckpointMismatchError(
-            "this is no state dict of SAMT: give what its optimizer.state_dict() returned"
+            f"this is no state dict of {name}: give what its optimizer.state_dict() returned"
         )
     if len(saved) != len(groups):
         raise CheckpointMismatchError(
-            f"the state dict has {len(saved)} blocks, the optimizer {len(groups)}: split the "
-            "model into the blocks it was saved with"
+            f"the state dict has {len(saved)} blocks ({_titles(saved)}), the optimizer "
+            f"{len(groups)} ({_titles(groups)}): split the model into the blocks it was saved with"
         )
-    if all("param_names" in group for group in (*saved, *groups)):
-        saved = _by_name(saved, groups)
-    elif [len(g["params"]) for g in saved] != [len(g["params"]) for g in groups]:
-        raise CheckpointMismatchError(
-            "the state dict has other numbers of blocks or parameters than the optimizer: split "
-            "the model into the blocks it was saved with"
-        )
+    saved = _by_name(saved, groups) or _by_order(saved, groups)
     for group, saved_group in zip(groups, saved, strict=True):
         for parameter, index in zip(group["params"], saved_group["params"], strict=True):
-            _check_tensors(group, optimizer.state[parameter], state_dict["state"].get(index, {}))
+            own = optimizer.state.get(parameter)
+            if own:
+                _check_tensors(group, own, state_dict["state"].get(index, {}))
     return {**state_dict, "param_groups": saved}
 
 
-def _by_name(saved: list[dict[str, Any]], groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    left = list(saved)
+def _by_name(
+    saved: Sequence[dict[str, Any]], groups: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]] | None:
+    """The saved groups in the optimizer's order; None where the names are not the same."""
+    if not all("param_names" in group for group in (*saved, *groups)):
+        return None
+    left = {tuple(sorted(_names(group))): group for group in saved}
     matched = []
     for group in groups:
-        names = group["param_names"]
-        same = next((s for s in left if sorted(s["param_names"]) == sorted(names)), None)
-        if same is None:
-            raise CheckpointMismatchError(
-                f"the state dict has no block with the parameters of block {group['name']!r}: "
-                "split the model into the blocks it was saved with"
-            )
-        left = [other for other in left if other is not same]
-        matched.append(_in_order(same, names))
+        same = left.get(tuple(sorted(_names(group))))
+        if same is None or len(left) != len(saved):
+            return None
+        indices = dict(zip(_names(same), same["params"], strict=True))
+        ordered = [indices[name] for name in _names(group)]
+        matched.append({**same, "params": ordered, "param_names": group["param_names"]})
     return matched
 
 
-def _in_order(group: dict[str, Any], names: list[str]) -> dict[str, Any]:
-    indices = dict(zip(group["param_names"], group["params"], strict=True))
-    return {**group, "params": [indices[name] for name in names], "param_names": list(names)}
+def _by_order(
+    saved: Sequence[dict[str, Any]], groups: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The saved groups as they stand, under the optimizer's names.
+
+    Raises:
+        CheckpointMismatchError: the numbers of parameters differ, or a name that both sides have
+            stands in two places.
+    """
+    mine = [name for group in groups for name in _names(group)]
+    theirs = [name for group in saved for name in _names(group)]
+    sizes = [len(group["params"]) for group in groups]
+    common = {*mine} & {*theirs}
+    moved = len(mine) == len(theirs) and any(
+        own != other for own, other in zip(mine, theirs, strict=True) if {own, other} & common
+    )
+    if sizes != [len(group["params"]) for group in saved] or moved:
+        raise CheckpointMismatchError(
+            "the state dict has other blocks or parameters than the optimizer, which match neither "
+            f"by name nor by order: it has {listed(theirs)}; the optimizer has {listed(mine)}; "
+            "split the model into the blocks it was saved with"
+        )
+    return [
+        {**other, **{key: own[key] for key in ("param_names",) if key in own}}
+        for other, own in zip(saved, groups, strict=True)
+    ]
 
 
-def _check_tensors(group: dict[str, Any], own: dict[str, Tensor], saved: dict[str, Tensor]) -> None:
-    own_shapes = {key: tuple(value.shape) for key, value in own.items()}
-    saved_shapes = {
-        key: tuple(value.shape) if isinstance(value, Tensor) else None
-        for key, value in saved.items()
-    }
+def _names(group: Mapping[str, Any]) -> list[str]:
+    """The names of a group's parameters without what wrappers put in front of them."""
+    names = group.get("param_names")
+    if names is None:
+        return [f"{group.get('name', 'block')}[{i}]" for i in range(len(group["params"]))]
+    plain = [plain_name(name) for name in names]
+    return plain if len(set(plain)) == len(plain) else list(names)
+
+
+def _titles(groups: Sequence[dict[str, Any]]) -> str:
+    return listed(str(group.get("name", index)) for index, group in enumerate(groups))
+
+
+def _check_tensors(group: dict[str, Any], own: dict[str, Any], saved: dict[str, Any]) -> None:
+    own_shapes, saved_shapes = _shapes(own), _shapes(saved)
     if own_shapes != saved_shapes:
         differing = sorted(
             key
@@ -144,6 +184,13 @@ def _check_tensors(group: dict[str, Any], own: dict[str, Tensor], saved: dict[st
         )
         raise CheckpointMismatchError(
             f"the state of block {group['name']!r} has another form ({', '.join(differing)}): "
-            "build SAMT with the step_size, head, parts, meta_batch, eta_hidden and radius that "
-            "the state dict was saved with"
+            "build the optimizer with the step_size, head, parts, meta_batch, eta_hidden and "
+            "radius that the state dict was saved with"
         )
+
+
+def _shapes(state: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: tuple(value.shape) if isinstance(value, Tensor) else None
+        for key, value in state.items()
+    }

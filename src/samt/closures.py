@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from enum import Enum
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from samt.errors import MetaBatchUnavailableError, OptionError
-from samt.wrappers import inner_model, is_data_parallel
+from samt.partition import inner_model, is_data_parallel
 
 
 class Closure:
-    """A repeatable loss that knows its model and its batch; made by `closure`."""
+    """A repeatable loss that knows its model and its batch; made by `closure`.
+
+    Attributes:
+        whole: for the loss of a part of a batch, the closure of the whole batch.
+    """
 
     def __init__(
-        self, model: nn.Module, loss_fn: Callable[..., Tensor], batch: tuple[Any, ...]
+        self,
+        model: nn.Module,
+        loss_fn: Callable[..., Tensor],
+        batch: tuple[Any, ...],
+        whole: Closure | None = None,
     ) -> None:
         self.model = model
         self.loss_fn = loss_fn
         self.batch = batch
+        self.whole = whole
 
     def __call__(self) -> Tensor:
         if not self.batch:
@@ -36,14 +48,30 @@ class Closure:
         """The same loss on every second sample: the first, the third and so on.
 
         Raises:
-            MetaBatchUnavailableError: the closure has no batch to take samples from.
+            MetaBatchUnavailableError: the batch is missing, or its samples do not lie along
+                dimension 0 of tensors.
         """
         if not self.batch:
             raise MetaBatchUnavailableError(
                 "this samt.closure has no batch, so every second sample cannot be taken: use "
                 "samt.closure(model, loss_fn, inputs, targets), or meta_batch='same' or 'next'"
             )
-        return type(self)(self.model, self.loss_fn, _every_second(self.batch))
+        _refuse_other_than_samples(self.batch)
+        return type(self)(self.model, self.loss_fn, _every_second(self.batch), whole=self)
+
+    def is_too_small(self, error: Exception) -> bool:
+        """Whether an error says that a layer such as batch norm needs more samples than these.
+
+        Args:
+            error: raised by this closure.
+        """
+        needs_more = isinstance(error, ValueError) and str(error).startswith("Expected more than 1")
+        return self.whole is not None and needs_more
+
+    def take_whole(self) -> None:
+        """Be the loss of the whole batch from now on."""
+        assert self.whole is not None
+        self.batch, self.whole = self.whole.batch, None
 
 
 def closure(model: nn.Module, loss_fn: Callable[..., Tensor], *batch: Any) -> Closure:
@@ -56,10 +84,11 @@ def closure(model: nn.Module, loss_fn: Callable[..., Tensor], *batch: Any) -> Cl
     Args:
         model: the network.
         loss_fn: maps (outputs, targets) to a scalar loss.
-        batch: the model's inputs, then the targets; samples along dimension 0, in tensors or
-            in tuples, lists and dicts of them. With one entry alone, `loss_fn` gets that
-            entry as its targets: `model(entry)`, or `model(**entry)` if it is a mapping. With
-            none, `loss_fn()` is called, and the meta batch cannot be a part of the batch.
+        batch: the model's inputs, then the targets. For `meta_batch="subset"` and `"fresh"` the
+            samples lie along dimension 0 of every tensor; tuples, lists and dicts may hold
+            tensors, and numbers and tensors without dimensions are left as they are. With one
+            entry alone, `loss_fn` gets that entry as its targets: `model(entry)`, or
+            `model(**entry)` for a mapping. With no entry, `loss_fn()` is called.
 
     Returns:
         A callable without arguments that returns the loss and does not call `backward`.
@@ -147,6 +176,62 @@ def without_data_parallel(closure: Callable[[], Any], process_group: object) -> 
             "with process_group=torch.distributed.group.WORLD"
         )
     return type(closure)(inner_model(closure.model), closure.loss_fn, closure.batch)
+
+
+_CURE = (
+    "every second sample of this batch cannot be taken, because {why}: build the optimizer with "
+    "meta_batch='same' or 'next', or pass meta_closure="
+)
+_CONSTANTS = (int, float, complex, str, bytes, type(None), Enum, torch.dtype, torch.device)
+
+
+def _refuse_other_than_samples(batch: tuple[Any, ...]) -> None:
+    """Raise MetaBatchUnavailableError unless all tensors have the same size along dimension 0."""
+    sizes = {len(tensor) for tensor in _tensors(batch)}
+    if len(sizes) > 1:
+        found = ", ".join(map(str, sorted(sizes)))
+        raise MetaBatchUnavailableError(
+            _CURE.format(why=f"its tensors have {found} entries along dimension 0")
+        )
+    if not sizes:
+        raise MetaBatchUnavailableError(_CURE.format(why="it holds no tensor with dimensions"))
+    for one in _lists(batch):
+        if len(one) in sizes:
+            raise MetaBatchUnavailableError(
+                _CURE.format(
+                    why=f"a list of {len(one)} may hold {len(one)} samples or {len(one)} inputs "
+                    "(inputs can be put into a tuple)"
+                )
+            )
+
+
+def _tensors(data: Any) -> Iterator[Tensor]:
+    """The tensors with samples in a batch.
+
+    Raises:
+        MetaBatchUnavailableError: the batch holds something else than containers of tensors.
+    """
+    if isinstance(data, Tensor):
+        if data.is_nested or data.layout != torch.strided:
+            raise MetaBatchUnavailableError(_CURE.format(why="it holds a nested or sparse tensor"))
+        if data.dim():
+            yield data
+    elif isinstance(data, PackedSequence):
+        raise MetaBatchUnavailableError(_CURE.format(why="it holds a PackedSequence"))
+    elif isinstance(data, Mapping | tuple | list):
+        for value in data.values() if isinstance(data, Mapping) else data:
+            yield from _tensors(value)
+    elif not isinstance(data, _CONSTANTS):
+        raise MetaBatchUnavailableError(_CURE.format(why=f"it holds a {type(data).__name__}"))
+
+
+def _lists(data: Any) -> Iterator[list[Any]]:
+    """The lists in a batch, and in its containers."""
+    if isinstance(data, list):
+        yield data
+    if isinstance(data, Mapping | tuple | list):
+        for value in data.values() if isinstance(data, Mapping) else data:
+            yield from _lists(value)
 
 
 def _every_second(data: Any) -> Any:

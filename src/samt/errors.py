@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Any, ParamSpec, TypeVar
 
 __all__ = [
     "CheckpointMismatchError",
     "ClosureRequiredError",
+    "ClosureResultError",
     "CompileError",
     "DuplicateParameterError",
     "GradScalerUnsupportedError",
@@ -22,6 +20,8 @@ __all__ = [
     "OptionError",
     "PartitionError",
     "SAMTError",
+    "StateMismatchError",
+    "UninitializedParameterError",
     "UnknownOptionError",
     "UnsupportedGradientError",
 ]
@@ -49,6 +49,10 @@ class PartitionError(SAMTError, ValueError):
 
 class ClosureRequiredError(SAMTError, RuntimeError):
     """`step()` was called without a closure in a mode that evaluates the loss again."""
+
+
+class ClosureResultError(SAMTError, TypeError):
+    """A closure returned something else than one loss."""
 
 
 class MetaBatchUnavailableError(SAMTError, RuntimeError):
@@ -81,6 +85,14 @@ class CompileError(SAMTError, RuntimeError):
 
 class NonFiniteLossError(SAMTError, ArithmeticError):
     """A loss, a gradient or a step is NaN or infinite; weights and state are those of before."""
+
+
+class StateMismatchError(SAMTError, RuntimeError):
+    """The state of a parameter does not fit the parameter, which has changed its shape."""
+
+
+class UninitializedParameterError(SAMTError, RuntimeError):
+    """A parameter of a lazy module has no shape yet."""
 
 
 class CheckpointMismatchError(SAMTError, ValueError):
@@ -116,88 +128,13 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     return "choose from " + ", ".join(f"'{option}'" for option in options)
 
 
-# Options of torch's own optimizers, and why there is no need of them here.
-_OF_TORCH = {
-    "foreach": "tensors are batched where that is faster",
-    "fused": "kernels are fused where that is faster",
-    "capturable": "a step is not captured in a CUDA graph of yours",
-    "differentiable": "a step cannot be differentiated through",
-    "maximize": "minimize the negative of what you maximize",
-    "amsgrad": "there is no maximum of past squares",
-}
+def listed(names: Iterable[str], most: int = 6) -> str:
+    """Some names in a sentence; of many names the first few.
 
-
-def refuse_options_of_torch(words: Iterable[str], known: Iterable[str]) -> None:
-    """Answer options that torch's optimizers have and this one has not.
-
-    Args:
-        words: the options that were given.
-        known: those that this optimizer has.
-
-    Raises:
-        UnknownOptionError: one of them is an option of torch alone.
+    Examples:
+        >>> listed(["a", "b", "c"], most=2)
+        'a, b and 1 more'
     """
-    for word in words:
-        if word in _OF_TORCH and word not in known:
-            raise UnknownOptionError(
-                f"'{word}' is an option of torch's optimizers alone ({_OF_TORCH[word]}): "
-                "leave it out"
-            )
-
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def explain_unknown_options(init: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a constructor: a misspelled keyword is answered with the word that was meant."""
-    known = _options(init)
-
-    @functools.wraps(init)
-    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
-        refuse_options_of_torch(kwargs, known)
-        for word in kwargs:
-            if word not in known:
-                raise UnknownOptionError(_about_unknown_option(args[0], word, kwargs, known))
-        return init(*args, **kwargs)
-
-    return checked
-
-
-def _options(init: Callable[..., object]) -> list[str]:
-    return [
-        name
-        for name, parameter in inspect.signature(init).parameters.items()
-        if name != "self" and parameter.kind is not inspect.Parameter.POSITIONAL_ONLY
-    ]
-
-
-def _about_unknown_option(
-    made: object, word: str, given: Iterable[str], known: Sequence[str]
-) -> str:
-    """What to say of a word that is no option here: `samt.SAMT` has presets, and it may be of one.
-
-    Args:
-        made: the optimizer that is being made.
-        word: what was written.
-        given: all options that were written.
-        known: those that this optimizer has.
-    """
-    presets: dict[str, Any] = getattr(made, "_presets", {})
-    all_options = {name: _options(one.__init__) for name, one in presets.items()}
-    # Dante is built on a preset and is none.
-    own = next((name for name, options in all_options.items() if options == known), None)
-    others = {name: options for name, options in all_options.items() if own and name != own}
-    for name, theirs in others.items():
-        if word in theirs:
-            alone = [f"'{one}'" for one in given if one in known and one not in theirs]
-            without = f" and leave out {', '.join(alone)}" if alone else ""
-            return (
-                f"preset='{own}' has no option '{word}', but preset='{name}' has: leave it out, "
-                f"or write preset='{name}'{without}"
-            )
-    meant = closest(word, [*known, *(one for theirs in others.values() for one in theirs)])
-    for name, theirs in others.items():
-        if meant in theirs and meant not in known:
-            return f"unknown option '{word}': did you mean '{meant}', which preset='{name}' has?"
-    return f"unknown option '{word}': {suggestion(word, known)}"
+    names = list(names)
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

@@ -82,40 +82,58 @@ def initial_eta_model(
         >>> {name: tuple(tensor.shape) for name, tensor in state.items()}
         {'eta_model': (4674,), 'offset': (2, 3, 1)}
     """
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + index)
-
-    def uniform(fan_in: int, *size: int) -> Tensor:
-        values = torch.rand(size, generator=generator, dtype=torch.float64)
-        return ((2 * values - 1) / math.sqrt(fan_in)).to(like)
-
-    def layer(fan_in: int, fan_out: int) -> tuple[Tensor, Tensor]:
-        return uniform(fan_in, fan_out, fan_in), uniform(fan_in, fan_out)
-
-    trunk = [*layer(len(STATISTICS), hidden), *layer(hidden, hidden)]
-    entries = shape.numel()
-    outputs = 2 * entries if head == "dense" else 2
-    weight, bias = layer(hidden, outputs)
-    if head == "dense":
-        return {
-            "eta_model": torch.cat([part.flatten() for part in trunk]),
-            "head_weight": weight.view(2, entries, hidden),
-            "head_bias": bias.view(2, entries),
-        }
-    state = {"eta_model": torch.cat([part.flatten() for part in (*trunk, weight, bias)])}
-    if entries != 1:  # a single entry has its offset already: the bias
-        state["offset"] = torch.zeros(2, *shape).to(like)
+    generator = torch.Generator("cpu").manual_seed(seed * 1_000_003 + index)
+    state = {
+        key: like.new_zeros(size) for key, size in eta_model_shapes(shape, head, hidden).items()
+    }
+    for weight, bias in layers_of(state, hidden):
+        for part in (weight, bias):
+            values = torch.rand(part.shape, generator=generator, dtype=torch.float64, device="cpu")
+            part.copy_(((2 * values - 1) / math.sqrt(weight.shape[1])).to(like))
     return state
 
 
-def is_eta_model_of(state: dict[str, Tensor], shape: torch.Size, head: str, hidden: int) -> bool:
-    """Whether a state was made by `initial_eta_model` with this shape, head and width."""
-    dense, entries = head == "dense", shape.numel()
-    size = hidden * (len(STATISTICS) + 1) + hidden * (hidden + 1) + (0 if dense else 2 * hidden + 2)
-    wanted = {"head_bias": (2, entries)} if dense else {}
-    if not dense and entries != 1:
-        wanted["offset"] = (2, *shape)
-    found = {key: tuple(state[key].shape) for key in ("head_bias", "offset") if key in state}
-    return state["eta_model"].numel() == size and found == wanted
+def eta_model_shapes(shape: torch.Size, head: str, hidden: int) -> dict[str, tuple[int, ...]]:
+    """The shapes of what `initial_eta_model` returns, by key.
+
+    Args:
+        shape: the shape of the step size.
+        head: `dense` or `offset`.
+        hidden: the width of the two hidden layers.
+    """
+    entries, dense = shape.numel(), head == "dense"
+    size = sum(n * (m + 1) for m, n in pairwise(_widths(hidden, dense)))
+    if dense:
+        return {
+            "eta_model": (size,),
+            "head_weight": (2, entries, hidden),
+            "head_bias": (2, entries),
+        }
+    # A single entry has its offset already: the bias.
+    return {"eta_model": (size,)} | ({"offset": (2, *shape)} if entries != 1 else {})
+
+
+def layers_of(state: dict[str, Tensor], hidden: int) -> list[tuple[Tensor, Tensor]]:
+    """The weights (out, in) and biases (out,) of the three layers, as views of a state.
+
+    Args:
+        state: the state of one tensor, as made by `initial_eta_model`.
+        hidden: the width of the two hidden layers.
+    """
+    dense = "head_weight" in state
+    layers, start = [], 0
+    for m, n in pairwise(_widths(hidden, dense)):
+        weight, bias = state["eta_model"][start : start + n * (m + 1)].split([n * m, n])
+        layers.append((weight.view(n, m), bias))
+        start += n * (m + 1)
+    if dense:
+        layers.append((state["head_weight"].view(-1, hidden), state["head_bias"].view(-1)))
+    return layers
+
+
+def _widths(hidden: int, dense: bool) -> list[int]:
+    """The widths of the layers that lie in the flat vector `eta_model`."""
+    return [len(STATISTICS), hidden, hidden] + ([] if dense else [2])
 
 
 class Trace(NamedTuple):
@@ -156,8 +174,7 @@ class EtaModels:
 
     def make_views(self) -> None:
         """Cut the matrix of trunks into weights (T, out, in) and biases (T, 1, out)."""
-        hidden = self._hidden
-        widths = [len(STATISTICS), hidden, hidden] + ([] if self.dense else [2])
+        widths = _widths(self._hidden, self.dense)
         shapes = [shape for m, n in pairwise(widths) for shape in ((n, m), (1, n))]
         parts = self.trunk.split([math.prod(shape) for shape in shapes], dim=1)
         views = [part.unflatten(1, shape) for part, shape in zip(parts, shapes, strict=True)]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from samt.errors import MissingPackageError
+from samt.errors import MissingPackageError, OptionError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,8 +43,12 @@ class History:
     Nothing is read back from the device while training: `rows` and `latest` do that.
 
     Args:
-        optimizer: the SAMT to watch; it has one history at a time.
-        every: record every so many calls of `step`; a whole number, 1 or more.
+        optimizer: the optimizer to watch, `SAMT`, `AutoSAMT` or `Dante`; it has one history at a
+            time.
+        every: the number of calls of `step` from one record to the next (default 1).
+
+    Raises:
+        OptionError: `every` is no whole number of 1 or more.
 
     Examples:
         >>> import samt, torch
@@ -58,6 +62,8 @@ class History:
     """
 
     def __init__(self, optimizer: Watched, every: int = 1) -> None:
+        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+            raise OptionError(f"every must be a whole number, 1 or more, not {every!r}")
         self.every = every
         self.entries: list[Entry] = []
         optimizer.history = self
@@ -65,16 +71,22 @@ class History:
     def record(
         self,
         step: int,
-        group: dict[str, Any],
+        block: str,
+        parameters: Sequence[str],
         loss: Tensor | float | None,
         step_sizes: Callable[[], Tensor],
     ) -> None:
-        """Called by the optimizer after each update of a block; see `summary` for `step_sizes`."""
-        if step % self.every:
-            return
-        rows = step_sizes()
-        names = group.get("param_names") or [str(i) for i in range(len(rows))]
-        self.entries.append(Entry(step, group["name"], tuple(names), loss, rows))
+        """Keep one update of one block; the optimizer calls this.
+
+        Args:
+            step: the number of the step, from 0.
+            block: the name of the block.
+            parameters: the names of its parameters.
+            loss: the loss of the first pass of the update, or None.
+            step_sizes: returns the `summary` of η; it is called if this step is recorded.
+        """
+        if step % self.every == 0:
+            self.entries.append(Entry(step, block, tuple(parameters), loss, step_sizes()))
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -82,8 +94,7 @@ class History:
 
         Returns:
             Dicts with `step`, `block`, `parameter`, `loss` (of the first pass of the block's
-            update), and the mean, min and max of η: `step_size`, `step_size_min`,
-            `step_size_max`.
+            update), and the mean, min and max of the step size η: `eta`, `eta_min`, `eta_max`.
         """
         return [
             {
@@ -91,9 +102,9 @@ class History:
                 "block": entry.block,
                 "parameter": name,
                 "loss": None if entry.loss is None else float(entry.loss),
-                "step_size": mean,
-                "step_size_min": low,
-                "step_size_max": high,
+                "eta": mean,
+                "eta_min": low,
+                "eta_max": high,
             }
             for entry in self.entries
             for name, (mean, low, high) in zip(
@@ -124,7 +135,7 @@ class History:
         except ImportError:
             raise MissingPackageError("history.frame needs pandas: pip install pandas") from None
         columns = ["step", "block", "parameter", "loss"]
-        sizes = ["step_size", "step_size_min", "step_size_max"]
+        sizes = ["eta", "eta_min", "eta_max"]
         return pd.DataFrame(self.rows, columns=columns + sizes)
 
     def plot(self, ax: Axes | None = None) -> Axes:

@@ -1,21 +1,16 @@
-"""What each option of SAMT may be; the messages name the cure."""
+"""The options of the optimizers: what each may be, and errors that name the cure."""
 
 from __future__ import annotations
 
+import functools
 import reprlib
 import sys
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, NamedTuple, ParamSpec, TypeAlias, TypeVar
 
 from torch import Tensor
 
-from samt.errors import (
-    OptionError,
-    UnknownOptionError,
-    closest,
-    refuse_options_of_torch,
-    suggestion,
-)
+from samt.errors import OptionError, UnknownOptionError, closest, suggestion
 from samt.eta_model import HEADS, PROJECTIONS
 from samt.step_size import GRANULARITIES, PARTS
 
@@ -23,116 +18,250 @@ META_BATCHES = ("same", "subset", "fresh", "next")
 ORDERS = ("forward", "reverse", "random", "cyclic")
 
 
-def _number(value: Any) -> bool:
+class Option(NamedTuple):
+    """What an option may be.
+
+    Attributes:
+        wanted: completes the sentence "the option must be …".
+        is_right: whether a value is allowed.
+        words: the allowed words, for an option that is a word.
+    """
+
+    wanted: str
+    is_right: Callable[[Any], bool]
+    words: tuple[str, ...] = ()
+
+
+Options: TypeAlias = Mapping[str, Option]
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite number; True and False are none."""
     # The bound turns away NaN, infinity and integers that no float can hold.
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return number and abs(value) <= sys.float_info.max
 
 
-def _size(value: Any) -> bool:
-    if isinstance(value, Tensor):
-        return value.numel() == 1 and _number(value.item()) and value.item() >= 0
-    return _number(value) and value >= 0
-
-
-def _positive(value: Any) -> bool:
-    return _number(value) and value > 0
-
-
-def _count(value: Any) -> bool:
+def is_count(value: Any) -> bool:
+    """Whether a value is a whole number of 1 or more."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
-def _betas(value: Any) -> bool:
-    pair = isinstance(value, tuple | list) and len(value) == 2
-    return pair and all(_number(beta) and 0 <= beta < 1 for beta in value)
+def is_share(value: Any) -> bool:
+    """Whether a value is a number of at least 0 and below 1."""
+    return is_number(value) and 0 <= value < 1
 
 
-# option: (what it must be, whether a value is that)
-_NUMBERS: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "lr": ("a finite number, 0 or more", _size),
-    "meta_lr": ("a finite number, 0 or more", lambda v: _number(v) and v >= 0),
-    "weight_decay": ("a finite number, 0 or more", lambda v: _number(v) and v >= 0),
-    "eta_hidden": ("a whole number, 1 or more", _count),
-    "inner_steps": ("a whole number, 1 or more", _count),
-    "radius": ("None or a positive number", lambda v: v is None or _positive(v)),
-    "max_grad_norm": ("None or a positive number", lambda v: v is None or _positive(v)),
-    "relative": ("True, False or a positive number", lambda v: isinstance(v, bool) or _positive(v)),
-    "replay": ("True or False", lambda v: isinstance(v, bool)),
-    "compile": ("True or False", lambda v: isinstance(v, bool)),
-    "total_steps": ("None or a whole number, 1 or more", lambda v: v is None or _count(v)),
-    "meta_every": ("a whole number, 2 or more", lambda v: _count(v) and v >= 2),
-    "eps": ("a positive number", _positive),
-    "betas": ("two numbers, from 0 to below 1", _betas),
-    "seed": (
-        "a whole number from 0 to 2**40",
-        lambda v: isinstance(v, int) and not isinstance(v, bool) and 0 <= v <= 2**40,
+def _is_rate(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return value.numel() == 1 and _is_rate(value.item())
+    return is_number(value) and value >= 0
+
+
+def _is_positive(value: Any) -> bool:
+    return is_number(value) and value > 0
+
+
+def _is_seed(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 2**40
+
+
+def _is_pair_of_shares(value: Any) -> bool:
+    return isinstance(value, tuple | list) and len(value) == 2 and all(map(is_share, value))
+
+
+def word(*words: str) -> Option:
+    """An option that is one of some words."""
+    return Option("", lambda value: isinstance(value, str) and value in words, words)
+
+
+RATE = Option("a finite number, 0 or more", _is_rate)
+NOT_NEGATIVE = Option("a finite number, 0 or more", lambda v: is_number(v) and v >= 0)
+POSITIVE = Option("a positive number", _is_positive)
+SHARE = Option("a number, at least 0 and below 1", is_share)
+COUNT = Option("a whole number, 1 or more", is_count)
+FLAG = Option("True or False", lambda v: isinstance(v, bool))
+POSITIVE_OR_NONE = Option("None or a positive number", lambda v: v is None or _is_positive(v))
+BETAS = Option("two numbers, at least 0 and below 1", _is_pair_of_shares)
+SEED = Option("a whole number from 0 to 2**40", _is_seed)
+
+SAMT_OPTIONS: Options = {
+    "lr": RATE,
+    "step_size": Option(
+        "", lambda v: callable(v) or (isinstance(v, str) and v in GRANULARITIES), GRANULARITIES
     ),
+    "head": word(*HEADS),
+    "projection": word(*PROJECTIONS),
+    "parts": word(*PARTS),
+    "meta_batch": word(*META_BATCHES),
+    "meta_lr": NOT_NEGATIVE,
+    "eta_hidden": COUNT,
+    "inner_steps": COUNT,
+    "order": word(*ORDERS),
+    "radius": POSITIVE_OR_NONE,
+    "relative": Option(
+        "True, False or a positive number", lambda v: isinstance(v, bool) or _is_positive(v)
+    ),
+    "weight_decay": NOT_NEGATIVE,
+    "max_grad_norm": POSITIVE_OR_NONE,
+    "replay": FLAG,
+    "compile": FLAG,
+    "seed": SEED,
 }
-_WORDS: dict[str, Iterable[str]] = {
-    "step_size": GRANULARITIES,
-    "head": HEADS,
-    "projection": PROJECTIONS,
-    "parts": PARTS,
-    "meta_batch": META_BATCHES,
-    "order": ORDERS,
+AUTO_SAMT_OPTIONS: Options = {
+    "lr": Option("a finite number above 0", lambda v: _is_rate(v) and float(v) > 0),
+    "total_steps": Option("None or a whole number, 1 or more", lambda v: v is None or is_count(v)),
+    "betas": BETAS,
+    "eps": POSITIVE,
+    "weight_decay": NOT_NEGATIVE,
+    "meta_every": Option("a whole number, 2 or more", lambda v: is_count(v) and v >= 2),
+    "meta_lr": NOT_NEGATIVE,
+    "eta_hidden": COUNT,
+    "projection": word(*PROJECTIONS),
+    "seed": SEED,
 }
+DANTE_OPTIONS: Options = {
+    "lr": RATE,
+    "inner_iterations": COUNT,
+    "normalized": FLAG,
+    "order": word("reverse", "forward"),
+    "fresh_batches": FLAG,
+    "replay": FLAG,
+}
+
+# Options of torch's own optimizers, and why there is no need of them here.
+_OF_TORCH = {
+    "foreach": "tensors are batched where that is faster",
+    "fused": "kernels are fused where that is faster",
+    "capturable": "a step is not captured in a CUDA graph of yours",
+    "differentiable": "a step cannot be differentiated through",
+    "maximize": "minimize the negative of what you maximize",
+    "amsgrad": "there is no maximum of past squares",
+}
+# What torch, its schedulers and trainers note in param groups beside options.
+NOTES = frozenset(
+    ("params", "param_names", "name", "initial_lr", "max_lr", "min_lr", "base_momentum")
+    + ("max_momentum", "swa_lr", "lr_scale")
+)
+
+
+def as_plain_number(value: Any) -> Any:
+    """The Python number that a one-element array or tensor stands for.
+
+    Anything else stays what it is; in a pair such as `betas` each entry counts for itself.
+
+    Examples:
+        >>> import torch
+        >>> as_plain_number(torch.tensor([0.5])), as_plain_number("row")
+        (0.5, 'row')
+    """
+    if isinstance(value, Tensor):
+        return value.item() if value.numel() == 1 else value
+    if type(value) in (tuple, list):
+        return type(value)(map(as_plain_number, value))
+    is_array = hasattr(value, "item") and hasattr(value, "dtype")
+    return value.item() if is_array and getattr(value, "size", 0) == 1 else value
+
+
+def make_plain(group: dict[str, Any], options: Options) -> None:
+    """Turn one-element arrays in a group into Python numbers; a tensor as `lr` stays.
+
+    Args:
+        group: the optimizer's defaults or a param group; changed in place.
+        options: what there is.
+    """
+    for name in options:
+        if name in group and not (name == "lr" and isinstance(group[name], Tensor)):
+            group[name] = as_plain_number(group[name])
+
+
+def check(group: Mapping[str, Any], options: Options) -> None:
+    """Check the value of every option.
+
+    Args:
+        group: the optimizer's defaults or a complete param group.
+        options: what there is.
+
+    Raises:
+        OptionError: a value is missing, out of range or no known word.
+    """
+    where = f" in block {group['name']!r}" if "name" in group else ""
+    for name, option in options.items():
+        if name not in group:
+            raise OptionError(
+                f"option '{name}' is missing{where}: add blocks with optimizer.add_param_group"
+            )
+        value = group[name]
+        if option.is_right(value):
+            continue
+        if option.words:
+            cure = suggestion(value if isinstance(value, str) else "", option.words)
+            raise OptionError(f"unknown {name} {_short(value)}{where}: {cure}")
+        raise OptionError(f"{name} must be {option.wanted}{where}, not {_short(value)}")
+
+
+def refuse_unknown(
+    given: Iterable[str],
+    known: Iterable[str],
+    owner: str,
+    of_all: Collection[str] = (),
+    notes: Collection[str] = (),
+) -> None:
+    """Refuse words that are no options.
+
+    Args:
+        given: the words that were given, as keywords or as keys of a param group.
+        known: the options that there are.
+        owner: the name of the optimizer's class.
+        of_all: options of the optimizer that no group can have.
+        notes: words that are no options and are allowed.
+
+    Raises:
+        UnknownOptionError: one of them is no option; the message lists those that there are.
+        OptionError: one of them is an option of all blocks together.
+    """
+    known = list(known)
+    for name in given:
+        if name in known or name in notes:
+            continue
+        if name in of_all:
+            raise OptionError(f"{name} is one for all blocks: give it to {owner}, not to a group")
+        if name in _OF_TORCH:
+            raise UnknownOptionError(
+                f"'{name}' is an option of torch's optimizers alone ({_OF_TORCH[name]}): "
+                "leave it out"
+            )
+        meant = closest(name, [*known, *of_all])
+        hint = f"did you mean '{meant}'? " if meant else ""
+        raise UnknownOptionError(
+            f"{owner} has no option '{name}': {hint}its options are {', '.join(known)}"
+        )
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def only(*known: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorate a constructor: a keyword that it does not have is a named error.
+
+    Args:
+        known: the keywords that the constructor has.
+    """
+
+    def decorate(init: Callable[P, R]) -> Callable[P, R]:
+        owner = init.__qualname__.partition(".")[0]
+
+        @functools.wraps(init)
+        def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+            refuse_unknown(kwargs, known, owner)
+            return init(*args, **kwargs)
+
+        return checked
+
+    return decorate
 
 
 def _short(value: Any) -> str:
     text = reprlib.repr(value).replace("\n", " ")
     return text if len(text) <= 60 else text[:59] + "…"
-
-
-def check(options: dict[str, Any], preset: str) -> None:
-    """Check the value of every option.
-
-    Args:
-        options: the optimizer's defaults or a complete param group.
-        preset: of the optimizer.
-
-    Raises:
-        OptionError: a value is out of range or no known word.
-    """
-    where = f" in block {options['name']!r}" if "name" in options else ""
-    if options["preset"] != preset:
-        raise OptionError(
-            f"preset {_short(options['preset'])}{where} is not that of this class, {preset!r}: "
-            "build samt.SAMT, which has both"
-        )
-    for name, (wanted, is_right) in _NUMBERS.items():
-        if name in options and not is_right(options[name]):
-            raise OptionError(f"{name} must be {wanted}{where}, not {_short(options[name])}")
-    for name, words in _WORDS.items():
-        if name not in options:
-            continue
-        value = options[name]
-        if name == "step_size" and callable(value):
-            continue
-        if not isinstance(value, str) or value not in words:
-            cure = suggestion(value if isinstance(value, str) else "", words)
-            raise OptionError(f"unknown {name} {_short(value)}{where}: {cure}")
-
-
-def check_spelling(group: dict[str, Any], known: Iterable[str]) -> None:
-    """Refuse a key of a param group that is nearly, but not quite, an option.
-
-    Keys that resemble none are let through: schedulers and users keep notes in groups.
-
-    Raises:
-        UnknownOptionError: with the word that was probably meant.
-        OptionError: it is an option, but not one of a group.
-    """
-    known = ["params", "param_names", "name", *known]
-    refuse_options_of_torch(group, known)
-    if "process_group" in group:
-        raise OptionError("process_group is one for all blocks: give it to the optimizer")
-    for key in group:
-        if key in known or key in ("initial_lr", "max_lr", "min_lr"):  # notes of torch's schedulers
-            continue
-        meant = closest(key, known, cutoff=0.8)
-        if meant:
-            raise UnknownOptionError(
-                f"unknown option '{key}' in block {group.get('name', '')!r}: "
-                f"did you mean '{meant}'?"
-            )

@@ -16,7 +16,6 @@ from samt.baselines.proximal import (
     output_prox,
     solve_positive,
 )
-from samt.errors import explain_unknown_options
 
 __all__ = ["BCD"]
 
@@ -66,7 +65,6 @@ class BCD(LayerwiseSolver):
         tensor([0, 1, 0, 1])
     """
 
-    @explain_unknown_options
     @torch.no_grad()
     def __init__(
         self,

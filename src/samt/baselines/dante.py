@@ -13,53 +13,118 @@ and any loss, will do.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.optimizer import ParamsT
 
-from samt.errors import OptionError, explain_unknown_options, suggestion
-from samt.finite import Hear
-from samt.optimizer import PaperSAMT
-from samt.subproblem import Gradients, SubProblem, norm_of_all
+from samt.alternating.evaluation import Evaluations, Loss
+from samt.alternating.oagd import Gradients, norm_of_all
+from samt.alternating.sweep import Block, Sweep, order, step_on_gradients
+from samt.block_optimizer import BlockOptimizer, Group, Member, Passes
+from samt.closures import unwrapped
+from samt.options import DANTE_OPTIONS, only
+from samt.tensors.finite import CheckFinite, FiniteNumbers
+from samt.tensors.precision import own_precision, state_dtype
+from samt.tensors.refusals import (
+    refuse_gradients,
+    refuse_several_devices,
+    refuse_sharded,
+    refuse_uninitialized,
+)
 
-ORDERS = ("reverse", "forward")
-
-
-class _Layer(SubProblem):
-    """The sub-problem of one layer, with normalised steps where the group wants them."""
-
-    def descend(self, gradients: Gradients, check: Hear) -> None:
-        present = [gradient.to(self.dtype) for gradient in gradients if gradient is not None]
-        if present and self.group["normalized"]:
-            norm = norm_of_all(present)
-            check(norm, "the norm of the gradient", self.group["name"])
-            scale = torch.where(norm > 0, 1 / norm, 0)
-            gradients = [None if g is None else g.to(self.dtype) * scale for g in gradients]
-        super().descend(gradients, check)
+_CURE = "lower lr, or look for bad values in the batch"
 
 
-class Dante(PaperSAMT):
+class Layer:
+    """One layer's sub-problem: gradient steps of a given length, and nothing to learn.
+
+    Args:
+        index: the number of the block.
+        group: the param group, from which options are read at every step.
+        members: the names and parameters of the group that take part in training, at least one.
+
+    Attributes:
+        etas: the step size, once for each parameter.
+    """
+
+    kind = "same"
+    looks_ahead = learns_from_next = False
+
+    def __init__(self, index: int, group: Group, members: Sequence[Member]) -> None:
+        self.index = index
+        self.group = group
+        self.names = [name for name, _ in members]
+        self.parameters = [parameter for _, parameter in members]
+        self.etas: list[Tensor] = []
+        refuse_several_devices(self.parameters, group["name"])
+        dtypes = [state_dtype(parameter) for parameter in self.parameters]
+        self.dtype = torch.float64 if torch.float64 in dtypes else torch.float32
+
+    @property
+    def inner_steps(self) -> int:
+        """The number of updates before the next layer: with fresh batches one for each call."""
+        return 1 if self.group["fresh_batches"] else int(self.group["inner_iterations"])
+
+    def snapshot(self, whole: bool) -> list[tuple[Tensor, Tensor]]:
+        """The parameters with copies, if they may have to be taken back."""
+        return [(p, p.detach().clone()) for p in self.parameters] if whole else []
+
+    def descend(self, gradients: Gradients, check_finite: CheckFinite) -> None:
+        """A step along the gradient, or along the normalised gradient of the whole layer."""
+        pairs = [
+            (parameter, gradient.to(self.dtype))
+            for parameter, gradient in zip(self.parameters, gradients, strict=True)
+            if gradient is not None
+        ]
+        lr, device = self.group["lr"], self.parameters[0].device
+        eta = torch.as_tensor(lr, dtype=self.dtype, device=device).reshape(())
+        self.etas = [eta for _ in self.parameters]
+        if not pairs:
+            return
+        parameters, g = [p for p, _ in pairs], [gradient for _, gradient in pairs]
+        with own_precision([device]):
+            norm = norm_of_all(g)
+            check_finite(norm, "the norm of the gradient", self.group["name"])
+            if self.group["normalized"]:
+                g = [gradient * torch.where(norm > 0, 1 / norm, 0) for gradient in g]
+            check_finite(norm_of_all(g) * eta, "the length of the step", self.group["name"])
+            for parameter, gradient in zip(parameters, g, strict=True):
+                if parameter.dtype == self.dtype and not isinstance(lr, Tensor):
+                    parameter.add_(gradient, alpha=-lr)
+                else:  # in low precision the step is rounded once, at its end
+                    parameter.copy_(parameter.to(self.dtype).addcmul_(gradient, eta, value=-1))
+
+    def learn(self, meta_gradients: Gradients, check_finite: CheckFinite) -> None:
+        """There is nothing to learn."""
+
+    def forget(self) -> None:
+        """There is nothing to forget."""
+
+
+class Dante(BlockOptimizer):
     """Dante: gradient steps on one layer, then on the next, with a step size that is given.
 
     The blocks, the closures and the replay are those of SAMT; there is no eta model. What the
-    paper leaves open (step size and its schedule, whether all iterations on a layer see one
-    mini-batch, bias inside the norm or not) is an option here, or, for the norm: it is that of
-    the block, bias included.
+    paper leaves open is an option here: the step size and its schedule, and whether all iterations
+    on a layer see one mini-batch. The norm is that of the block, bias included.
 
     Args:
-        params: blocks, best made by `samt.blocks(model)`, one for each layer.
-        lr: step size η; normalised steps have this length, so that they come no closer to a
-            minimiser than that: let an LR scheduler shrink it.
-        inner_iterations: gradient iterations on a layer before the next layer.
-        normalized: divide the block's gradient by its norm.
-        order: `reverse`: from the output layer to the first, as in the paper; or `forward`.
-        fresh_batches: a new mini-batch for each iteration: every call of `step` is one iteration
-            on one layer, and the layer changes after `inner_iterations` calls. Without it, a call
-            is a whole sweep over the layers, on one mini-batch.
-        replay: as in SAMT.
+        params: the blocks, best made by `samt.blocks(model)`, one for each layer.
+        lr: the step size η (default 0.1). Normalised steps have this length, so that they come no
+            closer to a minimiser than that: let an LR scheduler shrink it.
+        inner_iterations: the number of gradient iterations on a layer before the next layer
+            (default 5).
+        normalized: whether the block's gradient is divided by its norm (default True).
+        order: the order of the layers: `reverse` (default), from the output layer to the first, as
+            in the paper; or `forward`.
+        fresh_batches: whether each iteration has a new mini-batch (default False). Then every call
+            of `step` is one iteration on one layer, and the layer changes after
+            `inner_iterations` calls. Otherwise a call is a whole sweep over the layers, on one
+            mini-batch.
+        replay: do not compute again what ran ahead of a layer, as in SAMT (default True).
 
     Raises:
         SAMTError: one of the errors in `samt.errors`; the message names the cure.
@@ -76,13 +141,16 @@ class Dante(PaperSAMT):
         Passes(forward=10, backward=10)
     """
 
-    _subproblem = _Layer
-    _cure_without_closure = "build Dante with fresh_batches=True"
+    options = DANTE_OPTIONS
+    of_all_blocks = ("order", "fresh_batches", "replay")
+    mark = "inner_iterations"
+    notes = ("calls", "passes")
+    _step_supports_amp_scaling = True
 
-    @explain_unknown_options
+    @only("params", *DANTE_OPTIONS)
     def __init__(
         self,
-        params: ParamsT,
+        params: ParamsT | nn.Module,
         lr: float | Tensor = 0.1,
         *,
         inner_iterations: int = 5,
@@ -91,44 +159,80 @@ class Dante(PaperSAMT):
         fresh_batches: bool = False,
         replay: bool = True,
     ) -> None:
-        own = {
+        defaults = {
+            "lr": lr,
             "inner_iterations": inner_iterations,
             "normalized": normalized,
+            "order": order,
             "fresh_batches": fresh_batches,
+            "replay": replay,
         }
-        entries: list[Any] = list(params)
-        if not (entries and isinstance(entries[0], dict)):
-            entries = [{"params": entries}]
-        groups = [{**own, **group} for group in entries]
-        super().__init__(groups, lr, parts="fixed", order=order, replay=replay)
-        self.defaults.update(own)
+        super().__init__(params, defaults, None)
 
-    def _complete(self, group: dict[str, Any]) -> None:
-        _check(group)
-        fresh = group["fresh_batches"]
-        if fresh != self.param_groups[0]["fresh_batches"]:
-            raise OptionError(
-                "fresh_batches is one for all blocks: give it to Dante, not to a group"
+    def _complete_group(self, group: Group) -> None:
+        group.setdefault("passes", 0)
+        refuse_sharded(group)
+
+    def _build(self) -> None:
+        self._layers = [
+            Layer(index, group, members) if members else None
+            for index, (group, members) in enumerate(
+                zip(self.param_groups, self._members, strict=True)
             )
-        group["inner_steps"] = 1 if fresh else group["inner_iterations"]
-        super()._complete(group)
+        ]
+        self._evaluations = Evaluations(self.param_groups)
+
+    @property
+    def passes(self) -> Passes:
+        """Forward and backward passes so far."""
+        total = sum(group["passes"] for group in self.param_groups)
+        return Passes(total, total)
 
     def _order(self) -> Sequence[int]:
-        order = super()._order()
-        if not self.param_groups[0]["fresh_batches"]:
-            return order
-        turns = [i for i in order for _ in range(self.param_groups[i]["inner_iterations"])]
-        return [turns[self.param_groups[0]["calls"] % len(turns)]]
+        found, first = order(self.param_groups), self.param_groups[0]
+        if not first["fresh_batches"]:
+            return found
+        turns = [i for i in found for _ in range(self.param_groups[i]["inner_iterations"])]
+        return [turns[first["calls"] % len(turns)]]
 
+    @torch._disable_dynamo
+    @torch.no_grad()
+    def step(  # type: ignore[override]
+        self, closure: Callable[[], Any] | None = None
+    ) -> Loss | None:
+        """One sweep over the layers; with `fresh_batches` one iteration on one layer.
 
-def _check(group: dict[str, Any]) -> None:
-    for name in ("normalized", "fresh_batches"):
-        if not isinstance(group[name], bool):
-            raise OptionError(f"{name} must be True or False, not {group[name]!r}")
-    count = group["inner_iterations"]
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise OptionError(f"inner_iterations must be a whole number, 1 or more, not {count!r}")
-    if group["order"] not in ORDERS:
-        raise OptionError(
-            f"unknown order {group['order']!r}: {suggestion(str(group['order']), ORDERS)}"
-        )
+        Args:
+            closure: evaluates the loss; see `samt.closure`. It may be left out after
+                `loss.backward()` with `fresh_batches=True`.
+
+        Returns:
+            The loss of the first pass, before any update; None without a closure.
+
+        Raises:
+            SAMTError: the weights are then those of before the step.
+        """
+        self._start_step(": train in bfloat16 autocast, without a scaler")
+        refuse_uninitialized(self.param_groups)
+        groups, first = self.param_groups, self.param_groups[0]
+        numbers = FiniteNumbers(first["calls"], _CURE)
+        layers = [layer for layer in map(self._layers.__getitem__, self._order()) if layer]
+        with self._notes_kept_if_it_fails():
+            if closure is None:
+                cure = "build Dante with fresh_batches=True"
+                step_on_gradients(layers, self._ranks, numbers, self._updated, cure)
+                loss = None
+            else:
+                refuse_gradients(groups)
+                trainable = [x for x in layers if any(p.requires_grad for p in x.parameters)]
+                closure = unwrapped(closure)
+                replays = first["replay"] and (len(groups) > 1 or first["inner_iterations"] > 1)
+                evaluation = self._evaluations.start([closure], self._ranks, replays)
+                sweep = Sweep(trainable, closure, {}, evaluation, groups)
+                loss = sweep.run(numbers, self._updated)
+        for group in groups:
+            group["calls"] += 1
+        return loss
+
+    def _updated(self, block: Block, loss: Loss | None, step_sizes: Callable[[], Tensor]) -> None:
+        self._record(block.group, block.names, loss, step_sizes)

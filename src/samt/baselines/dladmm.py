@@ -19,7 +19,6 @@ from samt.baselines.proximal import (
     ratio,
     square,
 )
-from samt.errors import explain_unknown_options
 
 __all__ = ["DLADMM"]
 
@@ -80,7 +79,6 @@ class DLADMM(LayerwiseSolver):
         *("u", "rho", "tau", "theta", "recent_losses"),
     )
 
-    @explain_unknown_options
     @torch.no_grad()
     def __init__(
         self,

@@ -24,7 +24,6 @@ from torch.optim.optimizer import ParamsT
 
 from samt.baselines.hypergradient_base import HypergradientDescent, State
 from samt.baselines.hypergradient_rule import Group, Tensors, squared_norm
-from samt.errors import explain_unknown_options
 
 
 class SGDHD(HypergradientDescent):
@@ -58,7 +57,6 @@ class SGDHD(HypergradientDescent):
         tensor(0.1320)
     """
 
-    @explain_unknown_options
     def __init__(
         self,
         params: ParamsT,
@@ -129,7 +127,6 @@ class SGDNesterovHD(SGDHD):
         tensor([0.7000])
     """
 
-    @explain_unknown_options
     def __init__(
         self,
         params: ParamsT,
@@ -179,7 +176,6 @@ class AdamHD(HypergradientDescent):
         tensor([0.9000])
     """
 
-    @explain_unknown_options
     def __init__(
         self,
         params: ParamsT,

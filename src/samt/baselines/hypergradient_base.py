@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
+from samt.auto.finite import is_read_late
 from samt.baselines.hypergradient_rule import (
     RULES,
     Group,
@@ -20,8 +21,7 @@ from samt.baselines.hypergradient_rule import (
     squared_norm,
 )
 from samt.errors import OptionError, UnsupportedGradientError, suggestion
-from samt.finite import is_read_late, refuse_unless_finite
-from samt.options import check_spelling
+from samt.tensors.finite import refuse_unless_finite
 
 State: TypeAlias = dict[str, Any]
 
@@ -60,7 +60,6 @@ class HypergradientDescent(torch.optim.Optimizer, ABC):
             OptionError: an option has an impossible value.
             UnsupportedGradientError: a parameter is complex or not floating-point.
         """
-        check_spelling(param_group, self.defaults)
         _check({**self.defaults, **param_group})
         super().add_param_group(param_group)
         group = self.param_groups[-1]

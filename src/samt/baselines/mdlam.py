@@ -20,7 +20,7 @@ from samt.baselines.proximal import (
     square,
     squared_distance,
 )
-from samt.errors import OptionError, explain_unknown_options
+from samt.errors import OptionError
 
 __all__ = ["MDLAM"]
 
@@ -83,7 +83,6 @@ class MDLAM(LayerwiseSolver):
         *("weight_changes", "previous_a", "epsilon", "momentum"),
     )
 
-    @explain_unknown_options
     @torch.no_grad()
     def __init__(
         self,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from samt.baselines.layerwise import LayerwiseSolver, Progress
 from samt.baselines.proximal import activate, activation_prox, fit_activation, output_prox
-from samt.errors import OptionError, explain_unknown_options
+from samt.errors import OptionError
 
 __all__ = ["ScaledADMM"]
 
@@ -64,7 +64,6 @@ class ScaledADMM(LayerwiseSolver):
     losses: ClassVar[tuple[str, ...]] = ("hinge", "squared", "cross_entropy")
     _state: ClassVar[tuple[str, ...]] = (*LayerwiseSolver._state, "u")
 
-    @explain_unknown_options
     @torch.no_grad()
     def __init__(
         self,

@@ -1,8 +1,9 @@
 """OAGD: online adaptive gradient descent on the sub-problem of one block (Algorithms 2 and 3).
 
-One OAGD step is `descend(g)`, then, once the gradient h of the meta loss at the new weights is
-known, `learn(h)`. A lookahead evaluates h at once; with `meta_batch="next"` h is the gradient of
-the block's next update, so everything that `learn` needs is kept in the optimizer's state.
+One OAGD step is `descend(g)`, steps 1 to 5, and then `learn(h)`, step 6, once the gradient h of
+the meta loss at the new weights is known. A lookahead evaluates h at once. With
+`meta_batch="next"` h is the gradient of the block's next update, so everything that `learn` needs
+is kept in the optimizer's state.
 
 No second derivative is needed: with the gradient g held constant, ∂ŵ/∂η = −g, so that the
 meta loss has the derivative −(g ⊙ h) with respect to η, summed down to the shape of η.
@@ -17,18 +18,15 @@ from typing import Any, ParamSpec, TypeAlias, TypeVar, cast
 import torch
 from torch import Tensor
 
-from samt.errors import OptionError
+from samt.errors import OptionError, StateMismatchError
 from samt.eta_model import (
     STATISTICS,
     EtaModels,
     Trace,
+    eta_model_shapes,
     gradient_statistics,
     initial_eta_model,
-    is_eta_model_of,
 )
-from samt.finite import Hear
-from samt.parameters import state_dtype
-from samt.precision import own_precision
 from samt.step_size import (
     Number,
     coefficients,
@@ -37,9 +35,16 @@ from samt.step_size import (
     relative_factor,
     step_size_shape,
 )
+from samt.tensors.finite import CheckFinite
+from samt.tensors.precision import own_precision, state_dtype
+from samt.tensors.refusals import refuse_several_devices
 
 Gradients: TypeAlias = Sequence[Tensor | None]
 _NORM = "the norm of the gradient"
+# What `learn` needs of the last `descend` where h comes with the next step.
+_PREVIOUS = ("previous_gradient", "previous_features", "previous_lr")
+# The options that decide which state there is.
+STRUCTURAL = ("step_size", "head", "projection", "parts", "meta_batch", "eta_hidden", "radius")
 
 
 def complete_state(
@@ -47,34 +52,82 @@ def complete_state(
 ) -> None:
     """Add to a parameter's state what its group's options need and it does not hold yet.
 
+    The keys of a state are those of `eta_model.initial_eta_model`, for `meta_batch="next"`
+
+    - `previous_gradient`, the shape of the parameter: g of the last step,
+    - `previous_features`, (5,): its statistics,
+    - `previous_lr`, (): η⁰ of the last step,
+
+    and with a `radius`
+
+    - `center`, the shape of the parameter: the middle of the ball, the initial weights,
+    - `ball_scale`, (): by how much the last step was shortened to stay in the ball; 1 inside.
+
     Args:
         state: `optimizer.state[parameter]`, filled in place.
         group: the param group, that is, the block with its options.
         parameter: the tensor that is stepped.
-        index: its position among all parameters; seeds its eta model.
+        index: the position of the tensor among all parameters; seeds its eta model.
+
+    Raises:
+        OptionError: `step_size`, `head` or `eta_hidden` are others than when the state was made.
+        StateMismatchError: the state belongs to a tensor of another shape.
     """
+    form = step_size_shape(group["step_size"], parameter), group["head"], group["eta_hidden"]
+    learns, has_ball = group["parts"] != "fixed", group["radius"] is not None
+    wanted: dict[str, tuple[int, ...]] = {}
+    if learns and "eta_model" in state:
+        _refuse_another_eta_model(state, group, parameter, eta_model_shapes(*form))
+    if learns and group["meta_batch"] == "next":
+        wanted |= zip(_PREVIOUS, (tuple(parameter.shape), (len(STATISTICS),), ()), strict=True)
+    if has_ball:
+        wanted |= {"center": tuple(parameter.shape), "ball_scale": ()}
+    for key, shape in wanted.items():
+        if key in state and tuple(state[key].shape) != shape:
+            raise _mismatch(group, parameter, key, state[key])
     like = torch.zeros((), dtype=state_dtype(parameter), device=parameter.device)
-    fresh: dict[str, Tensor] = {}
-    if group["parts"] != "fixed":
-        shape = step_size_shape(group["step_size"], parameter)
-        form = shape, group["head"], group["eta_hidden"]
-        if "eta_model" not in state:
-            fresh |= initial_eta_model(*form, group["seed"], index, like)
-        elif not is_eta_model_of(state, *form):
-            raise OptionError(
-                f"step_size, head and eta_hidden of block {group['name']!r} cannot change once its "
-                "eta models are made: build a new SAMT"
-            )
-        if group["meta_batch"] == "next":
-            # A zero gradient makes the first `learn` leave the eta model as it is.
-            fresh["previous_gradient"] = torch.zeros_like(parameter, dtype=like.dtype)
-            fresh["previous_features"] = like.new_zeros(len(STATISTICS))
-            fresh["previous_lr"] = like.clone()
-    if group["radius"] is not None:
-        fresh["center"] = parameter.detach().to(like.dtype, copy=True)
-        fresh["ball_scale"] = torch.ones_like(like)
-    for key, value in fresh.items():
-        state.setdefault(key, value)
+    if learns and "eta_model" not in state:
+        state |= initial_eta_model(*form, group["seed"], index, like)
+    for key, shape in wanted.items():
+        if key not in state:  # a zero gradient makes the first `learn` leave φ as it is
+            state[key] = like.new_zeros(shape)
+            if key == "center":
+                state[key].copy_(parameter)
+            elif key == "ball_scale":
+                state[key].fill_(1)
+            elif key == "previous_gradient":
+                state[key] = torch.zeros_like(parameter, dtype=like.dtype)
+
+
+def _refuse_another_eta_model(
+    state: dict[str, Tensor],
+    group: dict[str, Any],
+    parameter: Tensor,
+    wanted: dict[str, tuple[int, ...]],
+) -> None:
+    found = {key: tuple(state[key].shape) for key in _OF_ETA_MODEL if key in state}
+    if found == wanted:
+        return
+    if found.get("eta_model") == wanted["eta_model"] and found.keys() == wanted.keys():
+        key = next(key for key in wanted if found[key] != wanted[key])
+        raise _mismatch(group, parameter, key, state[key])
+    raise OptionError(
+        f"step_size, head and eta_hidden of block {group['name']!r} cannot change once its "
+        "eta models are made: build a new optimizer"
+    )
+
+
+_OF_ETA_MODEL = ("eta_model", "offset", "head_weight", "head_bias")
+
+
+def _mismatch(
+    group: dict[str, Any], parameter: Tensor, key: str, found: Tensor
+) -> StateMismatchError:
+    return StateMismatchError(
+        f"the state {key!r} of a parameter of block {group['name']!r} has the shape "
+        f"{tuple(found.shape)}, which is not that of a parameter of shape "
+        f"{tuple(parameter.shape)}: delete optimizer.state[parameter], so that it starts anew"
+    )
 
 
 P = ParamSpec("P")
@@ -96,44 +149,62 @@ class SubProblem:
     """One block: its tensors, its options and the eta models of its tensors.
 
     Args:
-        index: number of the block.
-        group: the param group; options are read from it at every step, so that schedulers and
+        index: the number of the block.
+        group: the param group. Options are read from it at every step, so that schedulers and
             hand-made changes take effect.
-        states: per parameter, its entry in the optimizer's state, complete.
+        members: the names and parameters of the group that take part in training, at least one.
+        states: for each of these parameters, its complete entry in the optimizer's state.
 
     Attributes:
-        step_sizes: η of the last `descend`, one tensor for each parameter.
+        etas: η of the last `descend`, one tensor for each parameter.
+
+    Raises:
+        OptionError: the block lies on several devices.
     """
 
     def __init__(
-        self, index: int, group: dict[str, Any], states: Sequence[dict[str, Tensor]]
+        self,
+        index: int,
+        group: dict[str, Any],
+        members: Sequence[tuple[str, Tensor]],
+        states: Sequence[dict[str, Tensor]],
     ) -> None:
         self.index = index
         self.group = group
-        self.parameters: list[Tensor] = group["params"]
+        self.names = [name for name, _ in members]
+        self.parameters = [parameter for _, parameter in members]
         self.states = list(states)
-        self.step_sizes: list[Tensor] = []
-        if len({parameter.device for parameter in self.parameters}) > 1:
-            raise OptionError(
-                f"block {group['name']!r} lies on several devices: make one block per device"
-            )
+        self.etas: list[Tensor] = []
+        refuse_several_devices(self.parameters, group["name"])
         dtypes = [state_dtype(parameter) for parameter in self.parameters]
         self.dtype = torch.float64 if torch.float64 in dtypes else torch.float32
         for parameter, state in zip(self.parameters, self.states, strict=True):
-            for key, value in state.items():
+            for key, value in state.items():  # the model may have been converted since
                 state[key] = value.to(device=parameter.device, dtype=self.dtype)
         self.eta: EtaModels | None = None
         self._held: tuple[list[Tensor], Trace, Number] | None = None
-        if group["parts"] != "fixed" and self.parameters:
+        if group["parts"] != "fixed":
             self._shapes = [step_size_shape(group["step_size"], p) for p in self.parameters]
             self.eta = EtaModels(self.states, group["eta_hidden"], group["projection"])
-        # To see cheaply whether somebody has changed the options or the state's tensors.
-        self._bound = [state.get("eta_model") for state in self.states]
-        self._structure = _structure(group)
+
+    @property
+    def is_trainable(self) -> bool:
+        """Whether a parameter requires gradients now."""
+        return any(parameter.requires_grad for parameter in self.parameters)
+
+    @property
+    def has_gradients(self) -> bool:
+        """Whether a parameter has a gradient now."""
+        return any(parameter.grad is not None for parameter in self.parameters)
+
+    @property
+    def inner_steps(self) -> int:
+        """The number of OAGD steps before the next block."""
+        return int(self.group["inner_steps"])
 
     @property
     def kind(self) -> str:
-        """Of the meta batch: `same`, `subset`, `fresh` or `next`."""
+        """The kind of the meta batch: `same`, `subset`, `fresh` or `next`."""
         return str(self.group["meta_batch"])
 
     @property
@@ -146,28 +217,20 @@ class SubProblem:
         """Whether h is the gradient of the block's next update."""
         return self.eta is not None and self.kind == "next"
 
-    def is_bound_to(self, states: Sequence[dict[str, Tensor]]) -> bool:
-        """Whether the optimizer's state still holds the tensors that this object works on."""
-        return self._structure == _structure(self.group) and all(
-            state is mine and state.get("eta_model") is bound
-            for state, mine, bound in zip(states, self.states, self._bound, strict=True)
-        )
-
     @property
     def tensors(self) -> list[Tensor]:
         """Everything that a step changes in place."""
         changed = list(self.parameters) + (self.eta.tensors if self.eta else [])
         for state in self.states:
-            kept = ("previous_gradient", "previous_features", "previous_lr", "ball_scale")
-            changed += [state[key] for key in kept if key in state]
+            changed += [state[key] for key in (*_PREVIOUS, "ball_scale") if key in state]
         return changed
 
-    def snapshot(self, whole: bool = True) -> list[tuple[Tensor, Tensor]]:
-        """What a step changes in place, each with a copy, for taking the step back.
+    def snapshot(self, whole: bool) -> list[tuple[Tensor, Tensor]]:
+        """The tensors that a step changes in place, with copies for taking the step back.
 
         Args:
-            whole: everything; or else what has changed where the step itself finds that a number
-                is not finite, which is before it moves a weight.
+            whole: whether to copy everything. Otherwise only the eta models are copied that have
+                learned by the time at which `descend` refuses a number, before it moves a weight.
         """
         changed = self.tensors
         if not whole:
@@ -175,13 +238,13 @@ class SubProblem:
         return [(tensor, tensor.detach().clone()) for tensor in changed]
 
     @_in_own_precision
-    def descend(self, gradients: Gradients, check: Hear) -> None:
+    def descend(self, gradients: Gradients, check_finite: CheckFinite) -> None:
         """Steps 1 to 5: from the block's gradient to its trial weights, which it keeps.
 
         Args:
             gradients: one for each parameter. A parameter without one is left alone: it counts
                 as a zero gradient and does not decay.
-            check: called with what has to be finite, before anything changes.
+            check_finite: called with what has to be finite, before anything changes.
         """
         group = self.group
         lr: Number = group["lr"]
@@ -190,36 +253,34 @@ class SubProblem:
         g = self._zeros_for_missing(gradients)
         if group["max_grad_norm"] is not None:
             norm = norm_of_all(g)
-            check(norm, _NORM, group["name"])
+            check_finite(norm, _NORM, group["name"])
             g = clipped(g, group["max_grad_norm"], norm)
         decays = [1 - lr * group["weight_decay"] if x is not None else 1 for x in gradients]
         if self.eta is None:
             step_size = torch.as_tensor(lr, dtype=self.dtype, device=g[0].device)
-            self.step_sizes = [step_size for _ in g]
-            self._check_step(check, norm_of_all(g), step_size)
+            self.etas = [step_size for _ in g]
+            self._check_step(check_finite, norm_of_all(g), step_size)
             self._move_fixed(g, lr, decays)
         else:
             features = gradient_statistics(g)
             trace = self.eta.forward(features)
             constants = self._coefficients(lr)
             found = [combine(*projected, *constants) for projected in map(_rows, trace.projected)]
-            self._check_step(check, features[:, 4].sum(), _sum(found))
+            self._check_step(check_finite, features[:, 4].sum(), _sum(found))
             self._hold(g, trace, lr)
             each = found[0].unbind() if self.eta.one_group else found
-            self.step_sizes = [
-                eta.view(shape) for eta, shape in zip(each, self._shapes, strict=True)
-            ]
+            self.etas = [eta.view(shape) for eta, shape in zip(each, self._shapes, strict=True)]
             self._move(g, decays)
         if group["radius"] is not None:
             self._project_onto_ball([gradient is not None for gradient in gradients])
 
     @_in_own_precision
-    def learn(self, meta_gradients: Gradients, check: Hear) -> None:
+    def learn(self, meta_gradients: Gradients, check_finite: CheckFinite) -> None:
         """Step 6: one plain gradient-descent step of the eta models on the meta loss.
 
         Args:
             meta_gradients: h, the gradient of the meta loss at the trial weights.
-            check: called with what has to be finite, after the step.
+            check_finite: called with what has to be finite, after the step.
         """
         if self.eta is None:
             return
@@ -237,11 +298,11 @@ class SubProblem:
             for slope, projected in zip(slopes, trace.projected, strict=True)
         ]
         self.eta.descend(trace, grads, -self.group["meta_lr"])
-        check(_sum(self.eta.tensors), "the sum over the eta models", self.group["name"])
+        check_finite(_sum(self.eta.tensors), "the sum over the eta models", self.group["name"])
 
-    def _check_step(self, check: Hear, norm: Tensor, step_size: Tensor) -> None:
-        check(norm, _NORM, self.group["name"])
-        check(norm * step_size, "the length of the step", self.group["name"])
+    def _check_step(self, check_finite: CheckFinite, norm: Tensor, step_size: Tensor) -> None:
+        check_finite(norm, _NORM, self.group["name"])
+        check_finite(norm * step_size, "the length of the step", self.group["name"])
 
     def _coefficients(self, lr: Number) -> tuple[Number, Number]:
         return coefficients(self.group["parts"], lr, relative_factor(self.group["relative"]))
@@ -256,7 +317,7 @@ class SubProblem:
 
     def _move(self, g: Sequence[Tensor], decays: Sequence[Number]) -> None:
         """Equation (9): w ← (1 − lr · weight_decay) w − η ⊙ g."""
-        moves = zip(self.parameters, g, self.step_sizes, decays, strict=True)
+        moves = zip(self.parameters, g, self.etas, decays, strict=True)
         for parameter, gradient, step_size, decay in moves:
             weight = parameter.to(self.dtype)  # the parameter itself, but for low precision
             if self.group["weight_decay"] != 0:
@@ -329,12 +390,6 @@ class SubProblem:
         square = norm_of_all(away).square()
         along = torch.where(square > 0, inner / square, 0.0)
         return [s * (b - along * a) for s, a, b in zip(scales, away, h, strict=True)]
-
-
-def _structure(group: dict[str, Any]) -> tuple[Any, ...]:
-    """The options that decide what state there is."""
-    names = ("step_size", "head", "projection", "parts", "meta_batch", "eta_hidden")
-    return (*(group[name] for name in names), group["radius"] is None)
 
 
 def _rows(projected: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""`samt.auto.AutoSAMT` line by line, slow and obvious: the oracle of its tests."""
+"""`samt.AutoSAMT` line by line, slow and obvious: the oracle of its tests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from samt.reference import Batch, EtaModelReference, Reference, Tensors, statistics
+from samt.reference.oracle import Batch, EtaModelReference, Reference, Tensors, statistics
 
 
 class AutoReference(Reference):

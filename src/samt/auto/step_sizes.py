@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from samt.adam_step import directions, update_and_move
-from samt.eta_model import GAIN, EtaModels, gradient_statistics, initial_eta_model
-from samt.finite import is_read_late
-from samt.parameters import state_dtype
-from samt.shards import Shards, local, local_gradient, local_state
+from samt.auto.adam_step import directions, update_and_move
+from samt.auto.finite import is_read_late
+from samt.eta_model import GAIN, EtaModels, gradient_statistics, initial_eta_model, layers_of
 from samt.step_size import combine, combine_backward
+from samt.tensors.precision import state_dtype
+from samt.tensors.shards import Shards, local, local_gradient, local_state
 
 _SCALE = 0.1  # of tensors that stand before any matrix in their block, such as norm layers
 _ALPHA, _ETA_TILDE = 0.01, 0.12  # of every tensor, at first
@@ -61,7 +61,9 @@ def initial_state(group: dict[str, Any], parameter: Tensor, index: int) -> dict[
     eta_model = initial_eta_model(torch.Size(), "offset", hidden, group["seed"], index, like)
     # The logits start at their biases: every tensor with the same α and η̃.
     logits = [math.log(x / (1 - x)) / gain for x in (_ALPHA, _ETA_TILDE)]
-    eta_model["eta_model"][-2 * hidden - 2 :] = like.new_tensor([0.0] * (2 * hidden) + logits)
+    weight, bias = layers_of(eta_model, hidden)[-1]
+    weight.zero_()
+    bias.copy_(like.new_tensor(logits))
     return {
         "step": like.new_zeros((), dtype=torch.float32),
         "exp_avg": torch.zeros_like(weights),

@@ -14,26 +14,18 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.optimizer import ParamsT
 
-from samt import checkpoint, options
-from samt.auto_step_sizes import StepSizes, initial_state
-from samt.blocks import without_duplicates
-from samt.errors import (
-    NonFiniteLossError,
-    OptionError,
-    explain_unknown_options,
-)
-from samt.finite import FiniteNumbers, is_read_late
+from samt.auto.finite import FiniteNumbers, is_read_late
+from samt.auto.step_sizes import StepSizes, initial_state
+from samt.block_optimizer import BlockOptimizer, Group, Passes
+from samt.errors import NonFiniteLossError
 from samt.history import summary
-from samt.memory import keep_freed_memory
-from samt.parameters import refuse_sparse, refuse_unreal
-from samt.passes import Passes
-from samt.precision import own_precision
-from samt.presets import SAMT
-from samt.ranks import Ranks
-from samt.shards import Shards, local, local_state
+from samt.options import AUTO_SAMT_OPTIONS, only
+from samt.tensors.precision import own_precision
+from samt.tensors.refusals import refuse_sparse
+from samt.tensors.shards import Shards, local, local_state
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -47,8 +39,8 @@ _STRIDE, _SLOW_STRIDE = 5, 20
 _FAST, _SLOW = 1 - 0.95**_STRIDE, 1 - 0.99**_SLOW_STRIDE
 
 
-class AutoSAMT(SAMT, preset="auto"):
-    """`SAMT` with `preset="auto"`: a normalised direction, and steps learned on the average.
+class AutoSAMT(BlockOptimizer):
+    """The optimizer that needs no tuning: a normalised direction, and steps learned on the average.
 
     A block's direction d is that of Adam. Each of its tensors has a step size, made by its eta
     model from the five statistics of d,
@@ -73,7 +65,6 @@ class AutoSAMT(SAMT, preset="auto"):
         params: blocks, best made by `samt.blocks(model)`.
         lr: initial step size η⁰. An LR scheduler that changes it scales the whole step; the
             decay goes no further from then on.
-        preset: `auto`.
         total_steps: number of steps of the training; a then falls in a straight line to zero.
             Without it a = 1 / (1 + k / 600) after k steps, which needs to know no end.
         betas: of the averages of the gradient and of its square.
@@ -95,7 +86,7 @@ class AutoSAMT(SAMT, preset="auto"):
     Examples:
         >>> import samt, torch
         >>> model = torch.nn.Linear(3, 1)
-        >>> optimizer = samt.SAMT(samt.blocks(model), total_steps=100)
+        >>> optimizer = samt.AutoSAMT(samt.blocks(model), total_steps=100)
         >>> for _ in range(100):
         ...     optimizer.zero_grad()
         ...     loss = model(torch.ones(4, 3)).square().mean()
@@ -105,13 +96,19 @@ class AutoSAMT(SAMT, preset="auto"):
         True
     """
 
-    @explain_unknown_options
+    options = AUTO_SAMT_OPTIONS
+    of_all_blocks = ("total_steps", "meta_every", "eta_hidden", "projection")
+    mark = "meta_every"
+    # `initial_step_size` is the lr of the block's beginning, not torch's `initial_lr`, which some
+    # schedulers write to; `decayed` counts the steps in which no scheduler had changed lr.
+    notes = ("calls", "initial_step_size", "decayed")
+
+    @only("params", "process_group", *AUTO_SAMT_OPTIONS)
     def __init__(
         self,
-        params: ParamsT,
+        params: ParamsT | nn.Module,
         lr: float | Tensor = 0.1,
         *,
-        preset: str | None = None,
         total_steps: int | None = None,
         betas: tuple[float, float] = (0.9, 0.99),
         eps: float = 1e-8,
@@ -125,7 +122,6 @@ class AutoSAMT(SAMT, preset="auto"):
     ) -> None:
         defaults = {
             "lr": lr,
-            "preset": "auto" if preset is None else preset,
             "total_steps": total_steps,
             "betas": betas,
             "eps": eps,
@@ -136,61 +132,29 @@ class AutoSAMT(SAMT, preset="auto"):
             "projection": projection,
             "seed": seed,
         }
-        _check(defaults)
-        self.history = None
-        self._ranks = Ranks(process_group)
+        super().__init__(params, defaults, process_group)
+
+    def _forget(self) -> None:
+        super()._forget()
         self._known: list[StepSizes] | None = None
         self._finite = FiniteNumbers()
-        self._is_complete = False
-        super().__init__(params, defaults)
-        self._is_complete = True
+
+    def _complete_group(self, group: Group) -> None:
+        group.setdefault("initial_step_size", float(group["lr"]))
+        group.setdefault("decayed", group["calls"])
+
+    def _takes_part(self, parameter: Tensor) -> bool:
+        return True
+
+    def _complete_state(
+        self, state: dict[str, Tensor], group: Group, parameter: Tensor, index: int
+    ) -> None:
+        if not state:
+            state |= initial_state(group, parameter, index)
+
+    def _build(self) -> None:
+        self._known = None
         self._step_sizes()
-        keep_freed_memory()
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._known = None
-        self._finite = FiniteNumbers()
-        self._is_complete = True
-
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a block; its state is made at once.
-
-        Args:
-            param_group: `params`, and optionally `name` and any option but those that are one
-                for all blocks: `preset`, `total_steps`, `meta_every`, `eta_hidden`, `projection`.
-        """
-        options.check_spelling(param_group, self.defaults)
-        super().add_param_group(without_duplicates(param_group, self.param_groups))
-        group, first = self.param_groups[-1], self.param_groups[0]
-        try:
-            _check(group)
-            for name in ("preset", "total_steps", "meta_every", "eta_hidden", "projection"):
-                if group[name] != first[name]:
-                    raise OptionError(f"{name} is one for all blocks: give it to the optimizer")
-            self._known = None
-            group.setdefault("name", f"block {len(self.param_groups) - 1}")
-            refuse_unreal(group)
-            self._ranks.start_alike(group["params"])
-            # Not torch's `initial_lr`, which some schedulers write to.
-            group.setdefault("initial_step_size", float(group["lr"]))
-            group.setdefault("calls", first.get("calls", 0))
-            group.setdefault("decayed", group["calls"])
-            index = sum(len(g["params"]) for g in self.param_groups[:-1])
-            for offset, parameter in enumerate(group["params"]):
-                self.state[parameter] |= initial_state(group, parameter, index + offset)
-            if self._is_complete:  # one block more makes all steps smaller, and not only in a step
-                self._step_sizes()
-        except Exception:
-            self._known = None
-            for parameter in self.param_groups.pop()["params"]:
-                self.state.pop(parameter, None)
-            raise
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As in torch, but exact, and matched by parameter name where both sides have names."""
-        checkpoint.load(self, super().load_state_dict, state_dict, "meta_every")
-        self._known = None
 
     @property
     def _step_supports_amp_scaling(self) -> bool:
@@ -225,19 +189,15 @@ class AutoSAMT(SAMT, preset="auto"):
             factor *= max(0.0, 1 - done / total)
         return factor * group["lr"] / group["initial_step_size"]
 
+    @torch._disable_dynamo
     @torch.no_grad()
-    def step(
-        self,
-        closure: Callable[[], Any] | None = None,
-        meta_closure: Callable[[], Any] | None = None,
-    ) -> Any:
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step of every block, from the gradients that are there or that a closure makes.
 
         Args:
             closure: evaluates the loss; it may call `zero_grad` and `backward`. Gradients that
                 are there before, such as those of earlier micro-batches, count; afterwards
                 there are none.
-            meta_closure: of the other preset; there is no meta batch here.
 
         Returns:
             The closure's loss, or None.
@@ -247,12 +207,9 @@ class AutoSAMT(SAMT, preset="auto"):
                 nothing has changed. On an accelerator, for which nothing waits here, such a step
                 moves nothing, and a later one raises the error.
             UnsupportedGradientError: a gradient is sparse.
-            OptionError: there is a meta closure.
             GradScalerUnsupportedError: a GradScaler calls it, and there is a process group.
         """
-        if meta_closure is not None:
-            raise OptionError("there is no meta batch with preset='auto': leave meta_closure out")
-        self._refuse_scaled_gradients(
+        self._start_step(
             " and a process_group, over which the ranks would have to agree when to skip: wrap "
             "the model in DistributedDataParallel and leave process_group out"
         )
@@ -289,7 +246,7 @@ class AutoSAMT(SAMT, preset="auto"):
         for sizes in self._step_sizes():
             sizes.move(annealing, fine)
         for group in self.param_groups:
-            self._record(group, loss)
+            self._note(group, loss)
         if at_average:
             self._learn(annealing, fine)
         for group in self.param_groups:
@@ -382,10 +339,11 @@ class AutoSAMT(SAMT, preset="auto"):
             ]
         return self._known
 
-    def _record(self, group: dict[str, Any], loss: Any) -> None:
+    def _note(self, group: dict[str, Any], loss: Any) -> None:
         if self.history is not None and group["params"]:
             sizes = [self.state[p]["step_size"] for p in group["params"]]
-            self.history.record(group["calls"], group, loss, partial(summary, sizes))
+            names = group.get("param_names") or list(map(str, range(len(sizes))))
+            self._record(group, names, loss, partial(summary, sizes))
 
 
 def _backward(loss: Tensor, parameters: list[Tensor]) -> None:
@@ -396,9 +354,3 @@ def _backward(loss: Tensor, parameters: list[Tensor]) -> None:
         except RuntimeError as error:
             if "backward through the graph a second time" not in str(error):
                 raise
-
-
-def _check(group: dict[str, Any]) -> None:
-    options.check(group, preset="auto")
-    if not float(group["lr"]) > 0:
-        raise OptionError("lr must be above 0: the whole step is scaled by what becomes of it")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from samt.finite import is_read_late
+from samt.auto.finite import is_read_late
 
 
 def directions(

@@ -2,8 +2,8 @@
 
 The sweep that runs eagerly is traced once, with everything that it does to weights, eta models
 and buffers, down to single tensor operations; replay has by then removed what would be computed
-twice. `torch.compile` fuses the graph; on a GPU it is captured as a CUDA graph. The last
-operations of the graph take everything back if a loss, gradient or step was not finite.
+twice. `torch.compile` fuses the graph; on a GPU it is captured as a CUDA graph. If a loss, gradient
+or step was not finite, everything is taken back afterwards.
 """
 
 from __future__ import annotations
@@ -19,21 +19,17 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from samt.alternating.evaluation import Loss, take_back
+from samt.alternating.oagd import SubProblem
+from samt.alternating.sweep import Sweep, Updated
 from samt.closures import Closure
 from samt.errors import CompileError, OptionError
-from samt.evaluation import Loss
-from samt.finite import Hear
-from samt.history import summary
 from samt.step_size import Number
-from samt.subproblem import SubProblem
+from samt.tensors.finite import FiniteNumbers
 
 logger = logging.getLogger("samt")
 
 MOST_GRAPHS = 8
-# Called after each update with the loss of its first pass.
-Updated = Callable[[SubProblem, Loss], None]
-RunSweep = Callable[[Hear, Updated], Loss]
-Report = Callable[[SubProblem, Loss, Callable[[], Tensor]], None]
 
 
 class CompiledSweeps:
@@ -43,55 +39,48 @@ class CompiledSweeps:
         self._graphs: dict[Any, _Graph] = {}
         self._gave_up = False
 
-    def run(
-        self,
-        blocks: Sequence[SubProblem],
-        closures: tuple[Any, Any],
-        run_sweep: RunSweep,
-        check: Hear,
-        report: Report,
-    ) -> Loss | None:
-        """Take a step with a graph.
+    def run(self, sweep: Sweep, numbers: FiniteNumbers, updated: Updated) -> Loss:
+        """Run a sweep, with a graph where there can be one; arguments as of `Sweep.run`.
 
         Args:
-            blocks: that the step updates, in their order.
-            closures: the closure and the meta closure (or None) of the step.
-            run_sweep: takes the step eagerly; what is traced.
-            check: called with every number that has to be finite, in order; raises if one is not.
-            report: called after every update with the summary of its step sizes.
+            sweep: the sweep.
+            numbers: looks at every number that has to be finite.
+            updated: called after each update.
 
         Returns:
-            The loss of the first pass; None if this step has to run eagerly.
+            The loss of the first pass.
 
         Raises:
             OptionError: a closure does not show its model and batch.
             CompileError: the compiler failed; weights and state are those of before.
         """
-        known = [closure for closure in closures if closure is not None]
-        if not all(isinstance(closure, Closure) and closure.batch for closure in known):
+        if not all(isinstance(closure, Closure) and closure.batch for closure in sweep.closures):
             raise OptionError(
                 "compile=True needs to know the model and the batch: use samt.closure(model, "
                 "loss_fn, inputs, targets), or compile=False"
             )
-        if self._gave_up or not blocks:
-            return None
-        key = _key(blocks, known)
-        if key not in self._graphs:
-            if len(self._graphs) >= MOST_GRAPHS:
-                self.give_up(
-                    f"the steps have more than {MOST_GRAPHS} forms (a loss_fn made anew in each "
-                    "step, changing batch sizes, order='random')"
-                )
-            else:
-                self._graphs[key] = _Graph(blocks, known)
-            return None  # the first step runs eagerly, which shows what the model does
-        return self._graphs[key].run(known, run_sweep, check, report)
+        key = None if self._gave_up or not sweep.blocks else _key(sweep)
+        if key in self._graphs:
+            return self._graphs[key].run(sweep, numbers, updated)
+        loss = sweep.run(numbers, updated)  # shows what the model does
+        if sweep.evaluation.draws:
+            self._give_up("the model draws random numbers (dropout)")
+        elif sweep.evaluation.keeps:
+            self._give_up("the model keeps something as an attribute")
+        elif key is not None and len(self._graphs) >= MOST_GRAPHS:
+            self._give_up(
+                f"the steps have more than {MOST_GRAPHS} forms (a loss_fn made anew in each "
+                "step, changing batch sizes, order='random')"
+            )
+        elif key is not None:
+            self._graphs[key] = _Graph(sweep)
+        return loss
 
     def forget(self) -> None:
         """Drop the graphs: they work on tensors that are no longer the optimizer's."""
         self._graphs.clear()
 
-    def give_up(self, why: str) -> None:
+    def _give_up(self, why: str) -> None:
         """Run eagerly from now on, with one warning."""
         if not self._gave_up:
             self._gave_up = True
@@ -103,20 +92,20 @@ class CompiledSweeps:
             )
 
 
-def _key(blocks: Sequence[SubProblem], closures: Sequence[Closure]) -> tuple[Any, ...]:
+def _key(sweep: Sweep) -> tuple[Any, ...]:
     """Everything that the graph takes for granted; it is not checked again when it runs."""
     parts: list[Any] = []
-    for block in blocks:
+    for block in sweep.blocks:
         parts += [block.index, *map(block.group.__getitem__, _BAKED_IN)]
         parts += map(_form, block.parameters)
-    for closure in closures:
+    for closure in sweep.closures:
         leaves, structure = pytree.tree_flatten(closure.batch)
         parts += [id(closure.model), id(closure.loss_fn), structure, *map(_form, leaves)]
         for module in closure.model.modules():
             parts.append(module.training)
             for tensor in (*module._parameters.values(), *module._buffers.values()):
                 parts += [id(tensor), _form(tensor)]
-    device = blocks[0].parameters[0].device.type
+    device = sweep.blocks[0].parameters[0].device.type
     autocast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
     return (*parts, autocast)
 
@@ -137,47 +126,55 @@ def _form(leaf: Any) -> Any:
 class _Graph:
     """One form of step: traced by its first run, compiled by its second."""
 
-    def __init__(self, blocks: Sequence[SubProblem], closures: Sequence[Closure]) -> None:
-        self._blocks = list(blocks)
+    def __init__(self, sweep: Sweep) -> None:
+        self._blocks: list[Any] = list(sweep.blocks)
         # The key holds ids: what they belong to must live as long as the graph.
-        self._kept_alive = [(closure.model, closure.loss_fn) for closure in closures]
-        self._device = blocks[0].parameters[0].device
-        models = dict.fromkeys(closure.model for closure in closures)
-        self._state = [tensor for block in blocks for tensor in block.tensors]
+        self._kept_alive = [(c.model, c.loss_fn) for c in sweep.closures]
+        self._device = self._blocks[0].parameters[0].device
+        models = dict.fromkeys(closure.model for closure in sweep.closures)
+        self._state = [tensor for block in self._blocks for tensor in block.tensors]
         self._state += [buffer for model in models for buffer in model.buffers()]
         mine = {id(tensor) for tensor in self._state}
         self._others = [p for m in models for p in m.parameters() if id(p) not in mine]
         self._traced: torch.fx.GraphModule | None = None
         self._compiled: Callable[..., Any] | None = None
-        self._heard: list[tuple[str, str | None]] = []  # what each number is, and its block
+        self._checked: list[tuple[str, str | None]] = []  # what each number is, and its block
         self._updated: list[tuple[SubProblem, int]] = []  # the block of each update, and its loss
         self._passes: list[int] = []
         self._rates: list[Number] = []
-        self._lrs = torch.empty(0)
+        self._lrs = torch.empty(0, device=self._device)
 
-    def run(
-        self, closures: Sequence[Closure], run_sweep: RunSweep, check: Hear, report: Report
-    ) -> Loss:
+    def run(self, sweep: Sweep, numbers: FiniteNumbers, updated: Updated) -> Loss:
         """Take a step, and say of it what an eager step would have said."""
+        undo = [(tensor, tensor.detach().clone()) for tensor in self._state]
+        try:
+            found, *summaries = self._run(sweep)
+            for label, number in zip(self._checked, found.unbind(), strict=True):
+                numbers.check(number, *label)
+            numbers.look()
+        except BaseException:
+            take_back(undo)
+            raise
+        for (block, index), rows in zip(self._updated, summaries, strict=True):
+            updated(block, found[index], partial(torch.clone, rows))
+        first: Tensor = found[0].clone()
+        return first
+
+    def _run(self, sweep: Sweep) -> list[Tensor]:
         lrs = self._lr_of_blocks()
-        batch = [x for c in closures for x in pytree.tree_leaves(c.batch) if isinstance(x, Tensor)]
+        batches = (pytree.tree_leaves(closure.batch) for closure in sweep.closures)
+        batch = [leaf for leaves in batches for leaf in leaves if isinstance(leaf, Tensor)]
         tensors = [*self._state, *self._others, lrs, *batch]
         if self._traced is None:
-            numbers, *summaries = self._trace(tensors, lrs, run_sweep)
-        else:
-            vectors = [tensor if tensor.dim() else tensor.view(1) for tensor in tensors]
-            if self._compiled is None:
-                self._compile(vectors)
-            assert self._compiled is not None
-            numbers, *summaries = self._compiled(*vectors)
-            for block, passes in zip(self._blocks, self._passes, strict=True):
-                block.group["passes"] += passes
-        for label, number in zip(self._heard, numbers.unbind(), strict=True):
-            check(number, *label)
-        for (block, index), rows in zip(self._updated, summaries, strict=True):
-            report(block, numbers[index], partial(torch.clone, rows))
-        first: Tensor = numbers[0].clone()
-        return first
+            return self._trace(tensors, lrs, sweep)
+        vectors = [tensor if tensor.dim() else tensor.view(1) for tensor in tensors]
+        if self._compiled is None:
+            self._compile(vectors)
+        assert self._compiled is not None
+        results: list[Tensor] = self._compiled(*vectors)
+        for block, passes in zip(self._blocks, self._passes, strict=True):
+            block.group["passes"] += passes
+        return results
 
     def _lr_of_blocks(self) -> Tensor:
         """One η⁰ for each block; made anew where it has changed."""
@@ -190,13 +187,13 @@ class _Graph:
             self._lrs = torch.tensor(rates, dtype=torch.float64, device=self._device)
         return self._lrs
 
-    def _trace(self, tensors: list[Tensor], lrs: Tensor, run_sweep: RunSweep) -> list[Tensor]:
+    def _trace(self, tensors: list[Tensor], lrs: Tensor, sweep: Sweep) -> list[Tensor]:
         """Take the step and write down every operation of it."""
         before = [(block.group["lr"], block.group["passes"]) for block in self._blocks]
         results: list[Tensor] = []
 
         def step(*_: Tensor) -> list[Tensor]:
-            results[:] = self._guarded_step(lrs, run_sweep)
+            results[:] = self._step(lrs, sweep)
             return results
 
         # Imported here, because it takes as long as the rest of samt and torch.
@@ -219,29 +216,22 @@ class _Graph:
             if block.eta is not None:
                 block.eta.make_views()
 
-    def _guarded_step(self, lrs: Tensor, run_sweep: RunSweep) -> list[Tensor]:
-        """One step that leaves everything as it was if a number is not finite."""
-        old = [tensor.detach().clone() for tensor in self._state]
-        numbers: list[Tensor] = []
+    def _step(self, lrs: Tensor, sweep: Sweep) -> list[Tensor]:
+        """One step; returns its numbers, and the summary of the step sizes of each update."""
         summaries: list[Tensor] = []
+        numbers = _Listener()
 
-        def hear(number: Tensor | float, what: str, block: str | None) -> None:
-            self._heard.append((what, block))
-            numbers.append(torch.as_tensor(number))
-
-        def update(block: SubProblem, loss: Loss) -> None:
-            self._updated.append((block, next(i for i, x in enumerate(numbers) if x is loss)))
-            summaries.append(summary(block.step_sizes))
+        def update(block: Any, loss: Loss | None, step_sizes: Callable[[], Tensor]) -> None:
+            index = next(i for i, number in enumerate(numbers.heard) if number is loss)
+            self._updated.append((block, index))
+            summaries.append(step_sizes())
 
         for block, lr in zip(self._blocks, lrs.unbind(), strict=True):
             block.group["lr"] = lr
         self._make_views()  # so that the tracer sees what they are views of
-        run_sweep(hear, update)
-        together = torch.stack(numbers)
-        fine = torch.isfinite(together).all()
-        for tensor, before in zip(self._state, old, strict=True):
-            tensor.copy_(torch.where(fine, tensor.detach(), before))
-        return [together, *summaries]
+        sweep.run(numbers, update)
+        self._checked = numbers.labels
+        return [torch.stack(numbers.heard), *summaries]
 
     def _compile(self, vectors: list[Tensor]) -> None:
         """Compile what was traced.
@@ -262,6 +252,19 @@ class _Graph:
             raise CompileError(f"{_UNCOMPILED} ({_first_line(error)})") from error
         self._compiled = _CudaGraph(compiled) if self._device.type == "cuda" else compiled
         logger.info("samt compiled a sweep in %.1f s", time.perf_counter() - started)
+
+
+class _Listener(FiniteNumbers):
+    """Collects the numbers of a step that is traced, in which nobody can look at them."""
+
+    def __init__(self) -> None:
+        super().__init__(0, "")
+        self.heard: list[Tensor] = []
+        self.labels: list[tuple[str, str | None]] = []
+
+    def check(self, number: Tensor | float, what: str, block: str | None = None) -> None:
+        self.heard.append(torch.as_tensor(number))
+        self.labels.append((what, block))
 
 
 def _take_vectors_for_scalars(traced: torch.fx.GraphModule) -> None:

@@ -10,8 +10,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from samt.errors import OptionError
-from samt.parameters import state_dtype
-from samt.shards import is_sharded
+from samt.tensors.precision import state_dtype
+from samt.tensors.shards import is_sharded
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import math
 from collections import deque
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from samt.errors import NonFiniteLossError
+from samt.tensors.finite import refuse_unless_finite
 
 LONGEST_DELAY = 16  # steps that a device may be behind before their losses are waited for
 
@@ -19,9 +19,6 @@ LONGEST_DELAY = 16  # steps that a device may be behind before their losses are 
 def is_read_late(device: torch.device) -> bool:
     """Whether to look at a tensor there is to wait for the device."""
     return device.type != "cpu"
-
-
-Hear: TypeAlias = Callable[[Tensor | float, str, str | None], None]
 
 
 class _Sent(NamedTuple):
@@ -107,28 +104,6 @@ class FiniteNumbers:
         self._sent.append(_Sent(labels, self._step, *_to_host(numbers)))
         self._heard.clear()
         return torch.isfinite(numbers).all()
-
-
-def refuse_unless_finite(
-    number: Tensor | float, what: str, block: str | int | None, step: int, cure: str
-) -> None:
-    """Look at a number at once.
-
-    Args:
-        number: one, which is waited for if a device has it.
-        what: it is, with its article.
-        block: name or number of the one that it belongs to; None if it belongs to all.
-        step: in which.
-        cure: what to do about it.
-
-    Raises:
-        NonFiniteLossError: it is NaN or infinite.
-    """
-    if not math.isfinite(number):
-        raise NonFiniteLossError(
-            f"{what} is {float(number)}{_in(block)} at step {step}; weights and state are those "
-            f"of before this step: {cure}"
-        )
 
 
 def _in(block: str | int | None) -> str:

@@ -15,20 +15,17 @@ warning.
 
 from __future__ import annotations
 
-import operator
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from samt.randomness import RandomStates
+from samt.alternating.surroundings import RandomStates, are_others, put_buffer
 
 
 class CallOrderChangedError(Exception):
@@ -79,10 +76,8 @@ class Call:
         """What the call did: advance random numbers and buffers, return the output."""
         if self.random is not None:
             self.random.restore()
-        for buffers, name, buffer, copy in self.buffers:
-            buffers[name] = buffer
-            if buffer is not None:
-                buffer.copy_(copy)
+        for place in self.buffers:
+            put_buffer(*place)
         return _with_tensors(_itself, self.output)  # containers of the caller's own
 
 
@@ -182,8 +177,7 @@ class Replay:
         """
         self._start(record, {*record.changed, *current}, next_changed)
         try:
-            with self._observation():
-                result = closure()
+            result = closure()
         finally:
             self._record = None
             self._stack.clear()
@@ -229,7 +223,7 @@ class Replay:
             if call.module is not module:
                 self._order_changed = True
                 raise CallOrderChangedError
-            if call.can_replace(self._boundary, _passed(args, kwargs)):
+            if call.can_replace(self._boundary, passed(args, kwargs)):
                 self._position = call.end
                 return call.replay()
             call.end = -1
@@ -241,23 +235,20 @@ class Replay:
                 record.calls.append(call)
         before = None  # what is not recorded from its beginning on will not be at its end
         if self._recording:
-            before = _Before(_passed(args, kwargs), self._buffers[module])
+            before = _Before(passed(args, kwargs), self._buffers[module])
         attributes = module.__dict__.copy()
         self._stack.append(module)
         try:
             output = original(*args, **kwargs)
         finally:
             self._stack.pop()
-        if _changed(attributes, module.__dict__):
+        if are_others(attributes, module.__dict__):
             self._unfit.update([module, *self._stack])
         fit = self._recording and module not in self._unfit
         if before is not None and fit and before.has_same_inputs():
             random = RandomStates(self._devices) if self.draws else None
             call.finish(output, self._position, random, before.changed_buffers())
         return output
-
-    def _observation(self) -> AbstractContextManager[Any]:
-        return _Observer(self, self._block_of) if self.observing else nullcontext()
 
     def note_use(self, parameter: int) -> None:
         """A parameter enters a torch function, in the code of the module on top of the stack.
@@ -268,30 +259,6 @@ class Replay:
         self._unobserved.pop(parameter, None)
         place = self._stack[-1] if self._stack else None
         self._uses[place].add(self._block_of[parameter])
-
-
-class _Observer(TorchFunctionMode):
-    """Notes which parameters enter torch functions.
-
-    Args:
-        replay: is told.
-        parameters: `id`s of those that matter.
-    """
-
-    def __init__(self, replay: Replay, parameters: Mapping[int, Any]) -> None:
-        super().__init__()
-        self._replay = replay
-        self._parameters = parameters.keys()
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        result = func(*args, **kwargs) if kwargs else func(*args)
-        used = self._parameters & map(id, _passed(args, kwargs))
-        if used and (func.__name__ != "__get__" or isinstance(result, Tensor)):
-            for parameter in used:  # not for a look at the dtype, the device or the shape
-                self._replay.note_use(parameter)
-        return result
 
 
 class _Before:
@@ -326,12 +293,6 @@ def _is_opaque(module: nn.Module) -> bool:
     return isinstance(module, kinds) or bool(compiled)
 
 
-def _changed(before: dict[str, Any], now: dict[str, Any]) -> bool:
-    """Whether a module's attributes are others than before: its call kept something."""
-    same_names = list(before) == list(now)
-    return not (same_names and all(map(operator.is_, before.values(), now.values())))
-
-
 # Not only tuples, lists and dicts are containers to pytree, but these are none.
 _LEAVES = frozenset([Tensor, nn.Parameter, type(None), bool, int, float, str])
 
@@ -345,7 +306,7 @@ def _leaves(tree: Any) -> Collection[Any]:
     return pytree.tree_leaves(tree)
 
 
-def _passed(args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Collection[Any]:
+def passed(args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Collection[Any]:
     """The leaves of a call's arguments."""
     leaves = _leaves(args)
     return [*leaves, *_leaves(tuple(kwargs.values()))] if kwargs else leaves

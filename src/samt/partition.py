@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from itertools import pairwise
 from typing import Any, TypeAlias
 
 from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from samt.errors import DuplicateParameterError, PartitionError
-from samt.wrappers import inner_model
+from samt.errors import DuplicateParameterError, PartitionError, listed
 
 Member: TypeAlias = str | nn.Module
 Partition: TypeAlias = int | Sequence[Member | Sequence[Member]] | None
@@ -22,9 +22,9 @@ def blocks(model: nn.Module, partition: Partition = None) -> list[dict[str, Any]
     A parameter that several modules share belongs to the first of them.
 
     Args:
-        model: the network. What `torch.compile` or `DistributedDataParallel` made of it has the
-            blocks and names of the network itself, so that checkpoints fit both.
-        partition: how to split it.
+        model: the network. What `torch.compile` or `DistributedDataParallel` made of a network has
+            the blocks and names of the network itself, so that checkpoints fit both.
+        partition: how to split the model (default None).
 
             - None: one block for each module that owns parameters (its weight and bias).
             - a number n: those blocks, put together in n runs of nearly equal length; 1 is the
@@ -120,7 +120,7 @@ def _matched(
         result.append((_title(model, members), taken))
     if left:
         raise PartitionError(
-            f"the partition leaves out {_listed(left)}: add a block for them, or '*' at the end"
+            f"the partition leaves out {listed(left)}: add a block for them, or '*' at the end"
         )
     return result
 
@@ -138,12 +138,6 @@ def _title(model: nn.Module, members: Sequence[Member]) -> str:
     module_names = {id(module): name for name, module in model.named_modules()}
     titles = [m if isinstance(m, str) else module_names.get(id(m), "") for m in members]
     return "+".join(title or "model" for title in titles)
-
-
-def _listed(names: Iterable[str], most: int = 3) -> str:
-    names = list(names)
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def without_duplicates(group: dict[str, Any], earlier: Iterable[dict[str, Any]]) -> dict[str, Any]:
@@ -171,3 +165,45 @@ def without_duplicates(group: dict[str, Any], earlier: Iterable[dict[str, Any]])
             )
         seen.add(id(parameter))
     return {**group, "params": params}
+
+
+# What wrappers put into the names of the parameters that they wrap.
+_WRAPPERS = frozenset(("module", "_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"))
+
+
+def plain_name(name: str) -> str:
+    """The name of a parameter without what wrappers of its model added.
+
+    Args:
+        name: as in `model.named_parameters()` of the model or of its wrapper.
+
+    Examples:
+        >>> plain_name("_orig_mod.encoder.module.weight")
+        'encoder.weight'
+    """
+    kept = [part for part in name.split(".") if part not in _WRAPPERS]
+    return ".".join(kept) or name
+
+
+def inner_model(model: nn.Module) -> nn.Module:
+    """The model inside its wrappers, whose parameters have the names that its author gave them.
+
+    Args:
+        model: a network, or what `torch.compile` or `DistributedDataParallel` made of a network.
+    """
+    *_, inner = _from_outside(model)
+    return inner
+
+
+def is_data_parallel(model: nn.Module) -> bool:
+    """Whether there is a `DistributedDataParallel` around the model."""
+    return any(isinstance(one, DistributedDataParallel) for one in _from_outside(model))
+
+
+def _from_outside(model: nn.Module) -> Iterator[nn.Module]:
+    """The model, what it wraps, and so on."""
+    inner: object = model
+    while isinstance(inner, nn.Module):
+        yield inner
+        is_parallel = isinstance(inner, DistributedDataParallel | DataParallel)
+        inner = inner.module if is_parallel else getattr(inner, "_orig_mod", None)

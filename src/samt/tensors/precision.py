@@ -1,4 +1,4 @@
-"""Keeps the precision that a model is run in out of what an optimizer computes."""
+"""The precision in which an optimizer computes, whatever precision the model runs in."""
 
 from __future__ import annotations
 
@@ -6,15 +6,21 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 
 import torch
+from torch import Tensor
+
+
+def state_dtype(parameter: Tensor) -> torch.dtype:
+    """The dtype of a parameter's state: float64 for a float64 parameter, else float32."""
+    return torch.promote_types(parameter.dtype, torch.float32)
 
 
 def own_precision(devices: Iterable[torch.device]) -> AbstractContextManager[object]:
     """Switch off a surrounding autocast, which is meant for the model.
 
-    Casts of the weights that autocast keeps are dropped: those weights are about to change.
+    The casts of weights that autocast keeps are dropped, because those weights are about to change.
 
     Args:
-        devices: that the optimizer computes on.
+        devices: the devices that the optimizer computes on.
     """
     kinds = {d.type for d in devices if torch.is_autocast_enabled(d.type)}
     if not kinds:

@@ -1,0 +1,1 @@
+"""The optimizer that needs no tuning: `AutoSAMT` and its parts."""

@@ -1,0 +1,305 @@
+"""What samt's optimizers are: named blocks with options, and state that fits them at any time.
+
+`BlockOptimizer` owns the life cycle. A subclass is a constructor and mathematics: it says which
+options there are (`options`), which of them are one for all blocks (`of_all_blocks`), what state a
+parameter has (`_complete_state`), and what works on that state (`_build`).
+
+Whatever somebody does to groups, state or parameters between two steps is found at the next step:
+`_sync` compares what is there with what the working objects were built on, and builds them anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from operator import is_not
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.optim.optimizer import ParamsT
+
+from samt import checkpoint
+from samt.errors import GradScalerUnsupportedError, OptionError
+from samt.options import NOTES, Options, check, make_plain, refuse_unknown
+from samt.partition import blocks, without_duplicates
+from samt.tensors.process_groups import Ranks
+from samt.tensors.refusals import refuse_unreal
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+    from samt.history import History
+
+Group = dict[str, Any]
+Member = tuple[str, Tensor]
+_MISSING = object()
+
+
+class Passes(NamedTuple):
+    """Number of forward and backward passes, each of which may be on a part of a batch."""
+
+    forward: int
+    backward: int
+
+
+class BlockOptimizer(torch.optim.Optimizer):
+    """The base of `SAMT`, `AutoSAMT` and `Dante`; see the module's docstring.
+
+    The keys that every group has beside its options:
+
+    - `params`, `param_names`: the parameters and their names.
+    - `name`: the name of the block.
+    - `calls`: the number of steps so far, the same in all groups.
+
+    Args:
+        params: blocks, a module, or any iterable of parameters.
+        defaults: the options and their values.
+        process_group: the processes to average over, or None.
+    """
+
+    options: ClassVar[Options]
+    of_all_blocks: ClassVar[tuple[str, ...]]
+    structural: ClassVar[tuple[str, ...]] = ()  # the options that decide which state there is
+    mark: ClassVar[str]  # an option by which the groups of this optimizer are known
+    notes: ClassVar[tuple[str, ...]] = ("calls",)  # what a group keeps beside its options
+    history: History | None
+
+    def __init__(
+        self, params: ParamsT | nn.Module, defaults: Group, process_group: ProcessGroup | None
+    ) -> None:
+        make_plain(defaults, self.options)
+        check(defaults, self.options)
+        self.history = None
+        self._ranks = Ranks(process_group)
+        self._is_constructed = False
+        self._forget()
+        super().__init__(blocks(params) if isinstance(params, nn.Module) else params, defaults)
+        self._is_constructed = True
+        self._sync()
+
+    # What a subclass fills in.
+
+    def _complete_state(
+        self, state: dict[str, Tensor], group: Group, parameter: Tensor, index: int
+    ) -> None:
+        """Add to a parameter's state what it does not hold yet, or raise if it does not fit."""
+
+    def _build(self) -> None:
+        """Make what works on groups and state, which are complete."""
+
+    def _complete_group(self, group: Group) -> None:
+        """Give a new block its notes, or refuse a block that this optimizer cannot train."""
+
+    # The life cycle.
+
+    def _forget(self) -> None:
+        """Drop everything that works on groups and state; the next step builds it anew."""
+        self._seen: list[Any] | None = None
+        self._checked: list[Any] = []
+        self._members: list[list[Member]] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_ranks": self._ranks}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # after unpickling, and in the middle of load_state_dict
+        for name, value in (("history", None), ("_ranks", Ranks(None))):
+            self.__dict__.setdefault(name, value)
+        self._is_constructed = True
+        self._forget()
+
+    def add_param_group(self, param_group: Group) -> None:
+        """Add a block; its state is made at once.
+
+        Args:
+            param_group: `params`, and optionally `name` and any option but those that are one
+                for all blocks.
+
+        Raises:
+            SAMTError: an option is wrong, or a parameter is already in a block; the optimizer is
+                then what it was before.
+        """
+        known = [*self.options, *self.notes]
+        owner = type(self).__name__
+        refuse_unknown(param_group, known, owner, of_all=("process_group",), notes=NOTES)
+        count = len(self.param_groups)
+        super().add_param_group(without_duplicates(param_group, self.param_groups))
+        group, first = self.param_groups[-1], self.param_groups[0]
+        try:
+            group.setdefault("name", f"block {count}")
+            make_plain(group, self.options)
+            check(group, self.options)
+            for option in self.of_all_blocks:
+                if group[option] != first[option]:
+                    raise OptionError(
+                        f"{option} is one for all blocks: give it to {owner}, not to a group"
+                    )
+            group.setdefault("calls", first.get("calls", 0))
+            self._complete_group(group)
+            self._ranks.start_alike([p for p in group["params"] if not is_lazy(p)])
+            if self._is_constructed:
+                self._sync()
+        except Exception:
+            for parameter in self.param_groups.pop()["params"]:
+                self.state.pop(parameter, None)
+            self._seen = None
+            raise
+
+    def _takes_part(self, parameter: Tensor) -> bool:
+        """Whether a parameter is trained, or has been: frozen ones have no state and no say."""
+        if is_lazy(parameter):
+            return False
+        return (
+            parameter.requires_grad or parameter.grad is not None or bool(self.state.get(parameter))
+        )
+
+    def _structure(self) -> list[Any]:
+        """Everything that the working objects take for granted."""
+        found: list[Any] = []
+        for group in self.param_groups:
+            found.append(id(group))
+            found += [group.get(option) for option in self.structural]
+            for p in group["params"]:
+                found += (id(p), self._takes_part(p), p.dtype, p.get_device())
+                if p in self.state:
+                    found += (id(self.state[p]), *map(id, self.state[p].values()))
+                if not is_lazy(p):
+                    found.append(p.shape)
+        return found
+
+    def _sync(self) -> None:
+        """Bring state and working objects up to date with groups and parameters.
+
+        Raises:
+            SAMTError: an option that was edited is wrong, or state does not fit its parameter;
+                nothing has moved.
+        """
+        self._check_edited_options()
+        if self._seen is not None and self._seen == self._structure():
+            return
+        names = self._names()
+        members: list[list[Member]] = []
+        index = 0
+        # State that is made in inference mode could not be stepped outside of it.
+        with torch.inference_mode(False), torch.no_grad():
+            for group in self.param_groups:
+                members.append([])
+                for parameter in group["params"]:
+                    if self._takes_part(parameter):
+                        refuse_unreal(parameter, group["name"])
+                        state = self.state.get(parameter, {})
+                        self._complete_state(state, group, parameter, index)
+                        if state:
+                            self.state[parameter] = state
+                        members[-1].append((names[index], parameter))
+                    index += 1
+            self._members = members
+            self._build()
+        self._seen = self._structure()
+
+    def _check_edited_options(self) -> None:
+        """Check the options that are other objects than at the last step."""
+        groups, names = self.param_groups, self.options
+        values = [group.get(name, _MISSING) for group in groups for name in names]
+        if len(values) == len(self._checked) and not any(map(is_not, values, self._checked)):
+            return
+        for index, group in enumerate(groups):
+            group.setdefault("name", f"block {index}")
+            make_plain(group, names)
+            check(group, names)
+        for option in self.of_all_blocks:
+            if any(group[option] != groups[0][option] for group in groups):
+                raise OptionError(
+                    f"{option} is one for all blocks: set it in every group of the optimizer"
+                )
+        self._checked = [group[name] for group in groups for name in names]
+
+    def _names(self) -> list[str]:
+        """The name of every parameter, also of those that somebody has put into a group since."""
+        known = {id(p): name for members in self._members for name, p in members}
+        found: list[str] = []
+        for group in self.param_groups:
+            count, names = len(group["params"]), group.get("param_names")
+            if names is not None and len(names) != count:
+                fresh = [f"{group['name']}[{i}]" for i in range(count)]
+                pairs = zip(group["params"], fresh, strict=True)
+                names = group["param_names"] = [known.get(id(p), name) for p, name in pairs]
+            found += map(str, range(count)) if names is None else names
+        return found
+
+    def state_dict(self) -> dict[str, Any]:
+        """As in torch, complete before the first step; loads with `weights_only=True`."""
+        self._sync()
+        return checkpoint.portable(super().state_dict())
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As in torch, but exact, and matched by parameter name where both sides have names.
+
+        Args:
+            state_dict: what `state_dict` returned. Tensors are copied in their own precision.
+
+        Raises:
+            CheckpointMismatchError: it belongs to other parameters or to other options.
+        """
+        self._sync()
+        checkpoint.load(self, super().load_state_dict, state_dict, self.mark)
+        self._forget()
+        self._sync()
+
+    # What a step begins and ends with.
+
+    @property
+    def process_group(self) -> ProcessGroup | None:
+        """The processes to average over; to be set again after unpickling."""
+        return self._ranks.group
+
+    @process_group.setter
+    def process_group(self, group: ProcessGroup | None) -> None:
+        self._ranks = Ranks(group)
+
+    @property
+    def passes(self) -> Passes:
+        """Forward and backward passes so far, those of bare `step()` calls included."""
+        raise NotImplementedError
+
+    def _start_step(self, cure: str) -> None:
+        """Refuse what no step can work with, and bring everything up to date.
+
+        Args:
+            cure: what to do instead of calling `step` through a GradScaler.
+        """
+        if "found_inf" in self.__dict__:  # a GradScaler left that, and the scale
+            del self.__dict__["grad_scale"], self.__dict__["found_inf"]
+            raise GradScalerUnsupportedError(
+                f"{type(self).__name__} does not work with GradScaler{cure}"
+            )
+        if not self.param_groups:
+            raise OptionError("the optimizer has no blocks: add one with add_param_group")
+        self._sync()
+
+    @contextmanager
+    def _notes_kept_if_it_fails(self) -> Iterator[None]:
+        """Take back what groups and history note of a step that fails."""
+        before = [{note: group[note] for note in self.notes} for group in self.param_groups]
+        recorded = len(self.history.entries) if self.history is not None else 0
+        try:
+            yield
+        except BaseException:
+            for group, notes in zip(self.param_groups, before, strict=True):
+                group.update(notes)
+            if self.history is not None:
+                del self.history.entries[recorded:]
+            raise
+
+    def _record(
+        self,
+        group: Group,
+        names: Sequence[str],
+        loss: Tensor | float | None,
+        step_sizes: Callable[[], Tensor],
+    ) -> None:
+        """Tell the history of an update of a block."""
+        if self.history is not None:
+            self.history.record(group["calls"], group["name"], names, loss, step_sizes)

@@ -1,0 +1,1 @@
+"""What concerns any tensor: finite numbers, precision, process groups, shards, refusals."""
