@@ -104,9 +104,9 @@ def _step(preset: str) -> Callable[[], object]:
     inputs = torch.randn(16, 20)
     targets = inputs[:, :5].argmax(1)
     if preset == "paper":
-        paper = samt.SAMT(samt.blocks(model), preset="paper", lr=0.01, step_size="row")
+        paper = samt.SAMT(samt.blocks(model), lr=0.01, step_size="row")
         return lambda: paper.step(samt.closure(model, nn.functional.cross_entropy, inputs, targets))
-    optimizer = samt.SAMT(samt.blocks(model))
+    optimizer = samt.AutoSAMT(samt.blocks(model))
 
     def step() -> None:
         optimizer.zero_grad()

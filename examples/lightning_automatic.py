@@ -33,7 +33,7 @@ class Classifier(lightning.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         steps = int(self.trainer.estimated_stepping_batches)
-        return samt.SAMT(samt.blocks(self), total_steps=steps)
+        return samt.AutoSAMT(samt.blocks(self), total_steps=steps)
 
 
 def loaders() -> tuple[DataLoader[Any], DataLoader[Any]]:

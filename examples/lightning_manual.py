@@ -32,7 +32,7 @@ class Classifier(lightning.LightningModule):
         self.log("accuracy", (self.model(inputs).argmax(1) == labels).float().mean())
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return samt.SAMT(samt.blocks(self.model), preset="paper")
+        return samt.SAMT(samt.blocks(self.model))
 
 
 def loaders() -> tuple[DataLoader[Any], DataLoader[Any]]:

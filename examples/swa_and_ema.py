@@ -23,7 +23,7 @@ def data() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def main() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(64, 64), nn.BatchNorm1d(64), nn.ReLU(), nn.Linear(64, 10))
-    optimizer = samt.SAMT(samt.blocks(model))
+    optimizer = samt.AutoSAMT(samt.blocks(model))
     ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.99), use_buffers=True)
     swa = AveragedModel(model)
     # `lr` is 0.1 unless it was given: half of it is half of the step.

@@ -35,7 +35,7 @@ def make(kind: str, params: Any, **options: Any) -> Optimizer:
     """The optimizer in a mode that takes `loss.backward(); optimizer.step()`."""
     of: dict[str, tuple[Make, dict[str, Any]]] = {
         "auto": (samt.AutoSAMT, OFTEN),
-        "paper": (samt.PaperSAMT, PAPER),
+        "paper": (samt.SAMT, PAPER),
         "sgd-hd": (SGDHD, {"hypergrad_lr": 1e-3, "momentum": 0.8}),
         "nesterov-hd": (SGDNesterovHD, {"hypergrad_lr": 1e-3}),
         "adam-hd": (AdamHD, {"hypergrad_lr": 1e-3}),

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 import samt
-from samt.adam_step import directions
-from samt.auto import AutoSAMT
-from samt.auto_reference import AutoReference
-from samt.auto_step_sizes import scales
-from samt.blocks import Partition
+from samt.auto.adam_step import directions
+from samt import AutoSAMT
+from samt.reference import AutoReference
+from samt.auto.step_sizes import scales
+from samt.partition import Partition
 from samt.errors import (
     CheckpointMismatchError,
     NonFiniteLossError,
@@ -193,11 +193,11 @@ def test_a_checkpoint_goes_on_bit_for_bit(stop: int) -> None:
 def test_the_state_of_another_optimizer_is_refused() -> None:
     model = mlp()
     optimizer = AutoSAMT(samt.blocks(model))
-    for other in (samt.PaperSAMT(samt.blocks(model)), torch.optim.Adam(samt.blocks(model))):
+    for other in (samt.SAMT(samt.blocks(model)), torch.optim.Adam(samt.blocks(model))):
         with pytest.raises(CheckpointMismatchError):
             optimizer.load_state_dict(other.state_dict())
     with pytest.raises(CheckpointMismatchError):
-        samt.PaperSAMT(samt.blocks(model)).load_state_dict(optimizer.state_dict())
+        samt.SAMT(samt.blocks(model)).load_state_dict(optimizer.state_dict())
 
 
 def test_copies_and_pickles_train_alike() -> None:

@@ -205,9 +205,9 @@ def test_a_list_of_blocks_may_be_used_twice() -> None:
     model = MODELS["mlp"]()
     groups = samt.blocks(model)
     keys = [set(group) for group in groups]
-    samt.PaperSAMT(groups, lr=0.3)
+    samt.SAMT(groups, lr=0.3)
     assert [set(group) for group in groups] == keys, "the caller's dicts are left alone"
-    again = samt.PaperSAMT(groups, lr=0.5, step_size="row", meta_batch="next")
+    again = samt.SAMT(groups, lr=0.5, step_size="row", meta_batch="next")
     assert {group["lr"] for group in again.param_groups} == {0.5}
 
 
@@ -216,7 +216,7 @@ def test_tied_and_shared_parameters_are_trained_once(make: Callable[[], nn.Modul
     model = make()
     names = [name for group in samt.blocks(model) for name in group["param_names"]]
     assert names == [name for name, _ in model.named_parameters()]
-    optimizer = samt.PaperSAMT(samt.blocks(model), lr=0.05)
+    optimizer = samt.SAMT(samt.blocks(model), lr=0.05)
     dtype = next(model.parameters()).dtype
     inputs = torch.randn(16, 4 if make is not small else 2, dtype=dtype)
     targets = inputs[:, :2].argmax(1)

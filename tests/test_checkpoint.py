@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 
 import samt
-from samt.blocks import Partition
+from samt.partition import Partition
 from samt.errors import CheckpointMismatchError
 
 from .conftest import MODELS, batch
 
 LOSS = nn.functional.cross_entropy
-Run = tuple[nn.Module, samt.PaperSAMT]
+Run = tuple[nn.Module, samt.SAMT]
 
 
 def assert_same(actual: Any, expected: Any, where: str = "") -> None:
@@ -43,18 +43,18 @@ def assert_same(actual: Any, expected: Any, where: str = "") -> None:
         assert actual == expected, where
 
 
-def saved(model: nn.Module, optimizer: samt.PaperSAMT) -> dict[str, Any]:
+def saved(model: nn.Module, optimizer: samt.SAMT) -> dict[str, Any]:
     """Weights, buffers and the whole state of the optimizer, as values."""
     return copy.deepcopy({"model": model.state_dict(), "optimizer": optimizer.state_dict()})
 
 
 def build(
     seed: int, *, kind: str = "mlp", partition: Partition = None, **options: Any
-) -> tuple[nn.Module, samt.PaperSAMT]:
+) -> tuple[nn.Module, samt.SAMT]:
     torch.manual_seed(seed)
     model = MODELS[kind]()
     options = {"lr": 0.2, "meta_lr": 0.5, "seed": seed, **options}
-    return model, samt.PaperSAMT(samt.blocks(model, partition), **options)
+    return model, samt.SAMT(samt.blocks(model, partition), **options)
 
 
 def train(run: Run, steps: Iterable[int], kind: str = "mlp") -> None:
@@ -153,7 +153,7 @@ def test_blocks_and_parameters_are_matched_by_name() -> None:
         group["param_names"].reverse()
         group["lr"] = 7.0 + index
     options = {"step_size": "row", "meta_batch": "next", "radius": 1.0}
-    other = samt.PaperSAMT(groups, order="reverse", **options)  # type: ignore[arg-type]
+    other = samt.SAMT(groups, order="reverse", **options)  # type: ignore[arg-type]
     other_model.load_state_dict(model.state_dict())
     other.load_state_dict(optimizer.state_dict())
     for group in other.param_groups:
@@ -174,7 +174,7 @@ def test_without_names_the_order_decides() -> None:
     for seed in (1, 2):
         torch.manual_seed(seed)
         model = MODELS["mlp"]()
-        runs.append((model, samt.PaperSAMT(model.parameters(), meta_lr=0.5, seed=seed)))
+        runs.append((model, samt.SAMT(model.parameters(), meta_lr=0.5, seed=seed)))
     train(runs[0], range(2))
     load(runs[1], saved(*runs[0]))
     for run in runs:
@@ -315,7 +315,7 @@ def test_loading_ones_own_state_dict_works_with_empty_blocks() -> None:
     empty: list[dict[str, Any]] = [
         {"name": name, "params": [], "param_names": []} for name in ("one", "two")
     ]
-    optimizer = samt.PaperSAMT([*samt.blocks(model), *empty])
+    optimizer = samt.SAMT([*samt.blocks(model), *empty])
     optimizer.load_state_dict(optimizer.state_dict())
     assert [group["name"] for group in optimizer.param_groups][3:] == ["one", "two"]
 
@@ -392,7 +392,7 @@ def test_hooks_of_the_user_still_run() -> None:
     "method", ["state_dict", "load_state_dict", "add_param_group", "zero_grad"]
 )
 def test_argument_names_equal_those_of_torch(method: str) -> None:
-    own = inspect.signature(getattr(samt.PaperSAMT, method)).parameters
+    own = inspect.signature(getattr(samt.SAMT, method)).parameters
     assert list(own) == list(inspect.signature(getattr(torch.optim.Optimizer, method)).parameters)
-    assert list(inspect.signature(samt.PaperSAMT.step).parameters)[:2] == ["self", "closure"]
-    assert list(inspect.signature(samt.PaperSAMT).parameters)[:2] == ["params", "lr"]
+    assert list(inspect.signature(samt.SAMT.step).parameters)[:2] == ["self", "closure"]
+    assert list(inspect.signature(samt.SAMT).parameters)[:2] == ["params", "lr"]

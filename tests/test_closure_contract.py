@@ -88,22 +88,22 @@ def one_line(caught: pytest.ExceptionInfo[BaseException]) -> str:
     return message
 
 
-def build(options: dict[str, Any], kind: str = "mlp") -> tuple[nn.Module, samt.PaperSAMT]:
+def build(options: dict[str, Any], kind: str = "mlp") -> tuple[nn.Module, samt.SAMT]:
     torch.manual_seed(5)
     model = MODELS[kind]()
     options = {"lr": 0.2, "meta_lr": 0.5, **options}
     partition = options.pop("partition", None)
-    return model, samt.PaperSAMT(samt.blocks(model, partition), **options)
+    return model, samt.SAMT(samt.blocks(model, partition), **options)
 
 
-def meta_of(optimizer: samt.PaperSAMT, model: nn.Module, style: str = "plain") -> Counting | None:
+def meta_of(optimizer: samt.SAMT, model: nn.Module, style: str = "plain") -> Counting | None:
     """A plain function cannot be halved: with `subset` and `fresh` another one is given."""
     groups = optimizer.param_groups
     needed = any(g["meta_batch"] in ("subset", "fresh") and g["parts"] != "fixed" for g in groups)
     return Counting(model, batch("mlp", 99, 4), style) if needed else None
 
 
-def everything(model: nn.Module, optimizer: samt.PaperSAMT) -> dict[str, Any]:
+def everything(model: nn.Module, optimizer: samt.SAMT) -> dict[str, Any]:
     """All that a failed step has to put back."""
     found: dict[str, Any] = {
         "model": model.state_dict(),
@@ -191,9 +191,7 @@ def test_bare_step_equals_the_closure_form_where_a_block_is_unused_now_and_then(
     for bare in (True, False):
         torch.manual_seed(5)
         model = nn.ModuleList([nn.Linear(4, 3), nn.Linear(4, 3)]).double()
-        optimizer = samt.PaperSAMT(
-            samt.blocks(model), meta_batch="next", order="cyclic", meta_lr=0.5
-        )
+        optimizer = samt.SAMT(samt.blocks(model), meta_batch="next", order="cyclic", meta_lr=0.5)
         for step in range(8):
             inputs, targets = batch("mlp", step)
             layer = model[step // 2 % 2]
@@ -299,7 +297,7 @@ def test_a_meta_batch_of_one_block_only_may_be_given_in_every_call_of_cyclic_ord
     model, _ = build({})
     groups = samt.blocks(model)
     groups[1]["meta_batch"] = "fresh"
-    optimizer = samt.PaperSAMT(groups, meta_batch="next", order="cyclic")
+    optimizer = samt.SAMT(groups, meta_batch="next", order="cyclic")
     for _ in range(4):
         optimizer.step(good(model), good(model))
     assert optimizer.passes.forward == 5
@@ -338,14 +336,14 @@ def test_every_second_sample_of_any_form_of_batch(form: str) -> None:
     assert isinstance(half.batch[0], type(forms[form]))
     expected = LOSS(model.layer((inputs + inputs.square())[[0, 2, 4]]), targets[[0, 2, 4]])
     assert torch.equal(half(), expected)
-    samt.PaperSAMT(samt.blocks(model)).step(samt.closure(model, LOSS, forms[form], targets))
+    samt.SAMT(samt.blocks(model)).step(samt.closure(model, LOSS, forms[form], targets))
 
 
 @pytest.mark.parametrize("meta_batch", ["same", "next"])
 def test_micro_batches_may_be_accumulated_inside_the_closure(meta_batch: str) -> None:
     model = MODELS["mlp"]()
     other = copy.deepcopy(model)
-    both = [samt.PaperSAMT(samt.blocks(m), meta_batch=meta_batch) for m in (model, other)]
+    both = [samt.SAMT(samt.blocks(m), meta_batch=meta_batch) for m in (model, other)]
     for step in range(3):
         inputs, labels = batch("mlp", step)
 

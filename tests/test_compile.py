@@ -42,10 +42,10 @@ def with_batch_norm() -> nn.Module:
 
 def trained(
     steps: int, partition: int | None, **options: Any
-) -> tuple[nn.Module, samt.PaperSAMT, samt.History, list[Tensor]]:
+) -> tuple[nn.Module, samt.SAMT, samt.History, list[Tensor]]:
     torch.manual_seed(3)
     model = with_batch_norm()
-    optimizer = samt.PaperSAMT(samt.blocks(model, partition), lr=0.3, meta_lr=0.5, **options)
+    optimizer = samt.SAMT(samt.blocks(model, partition), lr=0.3, meta_lr=0.5, **options)
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.8)
     history = samt.History(optimizer)
     losses = []
@@ -96,7 +96,7 @@ def test_a_model_that_draws_random_numbers_runs_without_after_one_warning() -> N
     for compiled in (False, True):
         torch.manual_seed(3)
         model = Convolutional().double()
-        optimizer = samt.PaperSAMT(samt.blocks(model), compile=compiled)
+        optimizer = samt.SAMT(samt.blocks(model), compile=compiled)
         if compiled:
             with pytest.warns(RuntimeWarning, match="draws random numbers"):
                 optimizer.step(samt.closure(model, LOSS, *batch("convolutional", 0)))
@@ -108,7 +108,7 @@ def test_a_model_that_draws_random_numbers_runs_without_after_one_warning() -> N
 
 def test_a_plain_function_is_refused() -> None:
     model = mlp()
-    optimizer = samt.PaperSAMT(samt.blocks(model), compile=True, meta_batch="same")
+    optimizer = samt.SAMT(samt.blocks(model), compile=True, meta_batch="same")
     inputs, targets = batch("mlp", 0)
     with pytest.raises(OptionError, match=r"samt\.closure"):
         optimizer.step(lambda: LOSS(model(inputs), targets))
@@ -116,7 +116,7 @@ def test_a_plain_function_is_refused() -> None:
 
 def test_too_many_forms_of_step_run_without_after_one_warning() -> None:
     model = mlp()
-    optimizer = samt.PaperSAMT(samt.blocks(model), compile=True)
+    optimizer = samt.SAMT(samt.blocks(model), compile=True)
     losses = [nn.CrossEntropyLoss() for _ in range(10)]
     for loss_fn in losses[:8]:
         optimizer.step(samt.closure(model, loss_fn, *batch("mlp", 0)))

@@ -79,7 +79,7 @@ def train(rank: int, size: int, case: Case) -> Outcome:
         model = DistributedDataParallel(model)
     group = dist.group.WORLD if together and case.group else None
     blocks = samt.blocks(model, case.partition)
-    optimizer = samt.SAMT(blocks, process_group=group, **case.options)
+    optimizer = samt.AutoSAMT(blocks, process_group=group, **case.options)
     history = samt.History(optimizer)
     losses = []
     for step in range(STEPS):
@@ -145,7 +145,7 @@ def accumulate(rank: int, size: int) -> dict[str, Tensor]:
     torch.manual_seed(rank)
     model = mlp()
     parallel = DistributedDataParallel(model) if size > 1 else None
-    optimizer = samt.SAMT(samt.blocks(parallel or model), **OFTEN)
+    optimizer = samt.AutoSAMT(samt.blocks(parallel or model), **OFTEN)
     for step in range(STEPS):
         optimizer.zero_grad()
         for micro in range(3):
@@ -166,7 +166,7 @@ def test_gradients_may_be_accumulated_without_an_exchange(two: World) -> None:
 def with_a_bad_batch(rank: int, size: int, options: dict[str, Any]) -> dict[str, Tensor]:
     torch.manual_seed(0)
     model = mlp()
-    optimizer = samt.SAMT(samt.blocks(model), process_group=dist.group.WORLD, **options)
+    optimizer = samt.AutoSAMT(samt.blocks(model), process_group=dist.group.WORLD, **options)
     for step in range(8):
         inputs, targets = part(batch("mlp", step, 16), rank, size)
         before = copy.deepcopy((model.state_dict(), optimizer.state_dict()["state"]))
@@ -207,7 +207,9 @@ def take_a_branch(rank: int, size: int, options: dict[str, Any]) -> Outcome:
     torch.manual_seed(0)
     model = Branches().double()
     group = dist.group.WORLD if size > 1 else None
-    optimizer = samt.SAMT(samt.blocks(model, 1), process_group=group, weight_decay=0.1, **options)
+    optimizer = samt.AutoSAMT(
+        samt.blocks(model, 1), process_group=group, weight_decay=0.1, **options
+    )
     for step in range(6):
         optimizer.zero_grad()
         for branch in range(2) if size == 1 else (rank,):
@@ -235,7 +237,7 @@ def scaled(rank: int, size: int) -> dict[str, Tensor]:
     torch.manual_seed(rank)
     model = mlp().float()
     parallel = DistributedDataParallel(model) if size > 1 else model
-    optimizer = samt.SAMT(samt.blocks(parallel), **OFTEN)
+    optimizer = samt.AutoSAMT(samt.blocks(parallel), **OFTEN)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12, growth_interval=4)
     for step in range(STEPS):
         for overflows in (True, False) if step in (2, 9) and size > 1 else (False,):
@@ -257,7 +259,7 @@ def test_an_overflow_on_one_rank_is_skipped_by_all(two: World) -> None:
 def copies(rank: int, size: int) -> None:
     torch.manual_seed(0)
     model = mlp()
-    optimizer = samt.SAMT(samt.blocks(model), process_group=dist.group.WORLD, **OFTEN)
+    optimizer = samt.AutoSAMT(samt.blocks(model), process_group=dist.group.WORLD, **OFTEN)
     twin, other = copy.deepcopy((model, optimizer))
     assert other.process_group is optimizer.process_group is not None
     third, pickled = pickle.loads(pickle.dumps((model, optimizer)))
@@ -286,13 +288,13 @@ def refusals(rank: int, size: int) -> None:
     group: Any = dist.group.WORLD
     data = part(batch("mlp", 0, 16), rank, size)
     parallel = DistributedDataParallel(model)
-    paper = samt.PaperSAMT(samt.blocks(parallel))
+    paper = samt.SAMT(samt.blocks(parallel))
     with pytest.raises(OptionError, match="build it with process_group="):
         paper.step(samt.closure(parallel, LOSS, *data))
     with pytest.raises(OptionError, match="leave out compile"):
-        samt.PaperSAMT(samt.blocks(model), compile=True, process_group=group)
+        samt.SAMT(samt.blocks(model), compile=True, process_group=group)
     model = mlp().float()
-    auto = samt.SAMT(samt.blocks(model), process_group=group)
+    auto = samt.AutoSAMT(samt.blocks(model), process_group=group)
     scaler = torch.amp.GradScaler("cpu")
     scaler.scale(LOSS(model(data[0].float()), data[1])).backward()
     with pytest.raises(GradScalerUnsupportedError, match="wrap the model in Distributed"):
@@ -304,7 +306,7 @@ def test_what_cannot_work_names_its_cure(two: World) -> None:
     two.run(refusals)
 
 
-@pytest.mark.parametrize("make", [samt.AutoSAMT, samt.PaperSAMT])
+@pytest.mark.parametrize("make", [samt.AutoSAMT, samt.SAMT])
 def test_a_process_group_is_one_and_is_one_for_all_blocks(make: Callable[..., Any]) -> None:
     blocks = samt.blocks(mlp())
     for wrong in ("world", 3, -100):  # the last is what new_group gives to those outside

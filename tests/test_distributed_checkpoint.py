@@ -45,7 +45,7 @@ def start(kind: str, seed: int, rank: int, size: int) -> Run:
     if size > 1:
         model = DistributedDataParallel(model)
     blocks = samt.blocks(model)
-    return model, AdamHD(blocks) if kind == "adam-hd" else samt.SAMT(blocks, **KINDS[kind])
+    return model, AdamHD(blocks) if kind == "adam-hd" else samt.AutoSAMT(blocks, **KINDS[kind])
 
 
 def train(run: Run, steps: Iterable[int], rank: int, size: int) -> None:

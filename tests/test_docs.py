@@ -82,7 +82,7 @@ def test_the_first_steps_run_each_on_a_fresh_model() -> None:
         exec(published, names)
     names["model"].zero_grad()
     exec(published, names)
-    assert type(names["optimizer"]) is samt.PaperSAMT
+    assert type(names["optimizer"]) is samt.SAMT
 
 
 def test_the_page_on_shapes_runs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import samt
 from samt import errors
-from samt.blocks import Partition
+from samt.partition import Partition
 from samt.closures import Closure
 
 from .conftest import MODELS, Convolutional, batch
@@ -50,7 +50,7 @@ def test_every_precision_is_kept_and_learns(
     kind: str, dtype: torch.dtype, options: dict[str, Any]
 ) -> None:
     model = start(kind, dtype)
-    optimizer = samt.PaperSAMT(samt.blocks(model), lr=0.3, **options)
+    optimizer = samt.SAMT(samt.blocks(model), lr=0.3, **options)
     closure = samt.closure(model.eval(), LOSS, *data(kind, 0, dtype, 32))
     losses = [float(optimizer.step(closure)) for _ in range(25)]  # type: ignore[arg-type]
     assert losses[-1] < 0.9 * losses[0]
@@ -67,7 +67,7 @@ def test_lower_precision_stays_close_to_float64(options: dict[str, Any]) -> None
     for dtype in DTYPES:
         model = start("mlp", dtype)
         model.load_state_dict(start("mlp", torch.bfloat16).state_dict())
-        optimizer = samt.PaperSAMT(samt.blocks(model), lr=0.1, **options)
+        optimizer = samt.SAMT(samt.blocks(model), lr=0.1, **options)
         before = nn.utils.parameters_to_vector(model.parameters()).double()
         for step in range(3):
             inputs, targets = data("mlp", step, torch.bfloat16)
@@ -87,7 +87,7 @@ def test_float32_state_under_a_bfloat16_model_survives_exactly(
         model = MODELS["mlp"]().bfloat16()
         blocks = samt.blocks(model, partition)
         options: dict[str, Any] = {"step_size": "row", "meta_batch": "next", "radius": 1.0}
-        return model, samt.PaperSAMT(blocks, 0.2, meta_lr=0.5, seed=seed, **options)
+        return model, samt.SAMT(blocks, 0.2, meta_lr=0.5, seed=seed, **options)
 
     def train_half(run: Run, steps: Iterable[int]) -> None:
         for step in steps:
@@ -114,7 +114,7 @@ def test_a_block_of_mixed_precisions_keeps_each_and_resumes() -> None:
         return model[1](model[0](x).float())
 
     inputs, targets = batch("mlp", 0)
-    optimizer = samt.PaperSAMT(model.parameters(), lr=0.2, step_size="row", meta_batch="next")
+    optimizer = samt.SAMT(model.parameters(), lr=0.2, step_size="row", meta_batch="next")
     losses = []
     for _ in range(10):
         losses.append(float(optimizer.step(lambda: LOSS(forward(inputs), targets))))  # type: ignore[arg-type]
@@ -142,7 +142,7 @@ def test_bfloat16_autocast_around_the_step_equals_autocast_in_the_closure(
     results: list[Any] = []
     for around in (True, False):
         model = start(kind, torch.float32)
-        optimizer = samt.PaperSAMT(samt.blocks(model), lr=0.2, meta_lr=0.5, **options)
+        optimizer = samt.SAMT(samt.blocks(model), lr=0.2, meta_lr=0.5, **options)
         seen: list[torch.dtype] = []
 
         def loss_fn(outputs: Tensor, targets: Tensor, seen: list[torch.dtype] = seen) -> Tensor:
@@ -174,7 +174,7 @@ def test_channels_last_weights_equal_contiguous_ones(options: dict[str, Any]) ->
         convolution = nn.Conv2d(3, 4, 3, padding=1)
         model = nn.Sequential(convolution, nn.Tanh(), nn.Conv2d(4, 3, 3), nn.Flatten(1)).double()
         model = model.to(memory_format=layout)  # type: ignore[call-overload]
-        optimizer = samt.PaperSAMT(samt.blocks(model), lr=0.1, meta_lr=0.5, **options)
+        optimizer = samt.SAMT(samt.blocks(model), lr=0.1, meta_lr=0.5, **options)
         for step in range(3):
             torch.manual_seed(step)
             inputs = torch.randn(8, 3, 3, 3, dtype=torch.float64).to(memory_format=layout)
@@ -199,7 +199,7 @@ def test_transposed_and_strided_weights_equal_contiguous_ones(options: dict[str,
                 layer.bias = nn.Parameter(layer.bias.detach().repeat_interleave(2)[::2])
                 assert not layer.weight.is_contiguous()
                 assert not layer.bias.is_contiguous()
-        optimizer = samt.PaperSAMT(samt.blocks(model), lr=0.1, meta_lr=0.5, **options)
+        optimizer = samt.SAMT(samt.blocks(model), lr=0.1, meta_lr=0.5, **options)
         for step in range(3):
             optimizer.step(samt.closure(model, LOSS, *batch("mlp", step)))
         results.append([p.detach() for p in model.parameters()])
@@ -233,9 +233,7 @@ def test_parameters_of_odd_shapes_learn(
     partition: Any, step_size: Any, options: dict[str, Any]
 ) -> None:
     model = Odd()
-    optimizer = samt.PaperSAMT(
-        samt.blocks(model, partition), lr=0.03, step_size=step_size, **options
-    )
+    optimizer = samt.SAMT(samt.blocks(model, partition), lr=0.03, step_size=step_size, **options)
     inputs = torch.linspace(-1, 1, 16)
     targets = 2 * inputs - inputs.square() + 1
     closure = samt.closure(model, nn.functional.mse_loss, inputs, targets)
@@ -247,7 +245,7 @@ def test_parameters_of_odd_shapes_learn(
 @pytest.mark.parametrize("options", [{}, {"meta_batch": "same"}, {"meta_batch": "fresh"}])
 def test_a_batch_of_one_works(options: dict[str, Any]) -> None:
     model = start()
-    optimizer = samt.PaperSAMT(samt.blocks(model), **options)
+    optimizer = samt.SAMT(samt.blocks(model), **options)
     one = samt.closure(model, LOSS, *batch("mlp", 0, 1))
     fresh = options.get("meta_batch") == "fresh"
     other = samt.closure(model, LOSS, *batch("mlp", 1, 1)) if fresh else None
@@ -261,7 +259,7 @@ def test_a_sparse_gradient_is_refused_and_nothing_changes(
     own_backward: bool, options: dict[str, Any]
 ) -> None:
     model = nn.Sequential(nn.Embedding(5, 4, sparse=True), nn.Flatten(1), nn.Linear(8, 3))
-    optimizer = samt.PaperSAMT(samt.blocks(model), order="reverse", **options)
+    optimizer = samt.SAMT(samt.blocks(model), order="reverse", **options)
     inner = samt.closure(model, LOSS, torch.tensor([[0, 1], [3, 4]]), torch.tensor([0, 2]))
 
     def with_backward() -> Tensor:
@@ -279,7 +277,7 @@ def test_a_sparse_gradient_is_refused_and_nothing_changes(
 
 def test_a_sparse_gradient_is_refused_in_a_bare_step() -> None:
     model = nn.Embedding(5, 3, sparse=True)
-    optimizer = samt.PaperSAMT(model.parameters(), meta_batch="next")
+    optimizer = samt.SAMT(model.parameters(), meta_batch="next")
     LOSS(model(torch.tensor([0, 3])), torch.tensor([0, 2])).backward()
     before = model.weight.detach().clone()
     with pytest.raises(errors.UnsupportedGradientError, match="sparse=False"):
@@ -291,7 +289,7 @@ def test_a_sparse_gradient_is_refused_in_a_bare_step() -> None:
 def test_parameters_that_are_not_real_numbers_are_refused(dtype: torch.dtype) -> None:
     parameter = torch.ones(3, dtype=dtype)
     with pytest.raises(errors.UnsupportedGradientError, match=str(dtype)) as caught:
-        samt.PaperSAMT([{"params": [parameter], "name": "odd one"}])
+        samt.SAMT([{"params": [parameter], "name": "odd one"}])
     assert "odd one" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -302,7 +300,7 @@ def test_a_gradient_scaler_is_refused_and_leaves_no_trace(
     unscaled_first: bool, overflow: bool
 ) -> None:
     model = start("mlp", torch.float32)
-    optimizer = samt.PaperSAMT(model.parameters(), meta_batch="next")
+    optimizer = samt.SAMT(model.parameters(), meta_batch="next")
     scaler = torch.amp.GradScaler("cpu", enabled=True, init_scale=8.0)
     inputs, targets = data("mlp", 0, torch.float32)
     loss = LOSS(model(inputs), targets) * (torch.inf if overflow else 1)
@@ -321,7 +319,7 @@ def test_a_gradient_scaler_is_refused_and_leaves_no_trace(
 
 def test_a_gradient_scaler_with_a_closure_is_refused() -> None:
     model = start("mlp", torch.float32)
-    optimizer = samt.PaperSAMT(samt.blocks(model))
+    optimizer = samt.SAMT(samt.blocks(model))
     scaler = torch.amp.GradScaler("cpu", enabled=True)
     scaler.scale(torch.ones(()))  # as any use of it does
     with pytest.raises(errors.GradScalerUnsupportedError, match="without a scaler"):
@@ -331,7 +329,7 @@ def test_a_gradient_scaler_with_a_closure_is_refused() -> None:
 def test_a_disabled_gradient_scaler_is_welcome() -> None:
     model, twin = start("mlp", torch.float32), start("mlp", torch.float32)
     scaler = torch.amp.GradScaler("cpu", enabled=False)
-    optimizers = [samt.PaperSAMT(m.parameters(), meta_batch="next") for m in (model, twin)]
+    optimizers = [samt.SAMT(m.parameters(), meta_batch="next") for m in (model, twin)]
     for _ in range(2):
         for trained, optimizer in zip((model, twin), optimizers, strict=True):
             optimizer.zero_grad()
@@ -353,7 +351,7 @@ def test_a_disabled_gradient_scaler_is_welcome() -> None:
 )
 def test_memory_is_flat_over_600_steps(options: dict[str, Any]) -> None:
     model = Convolutional().double()
-    optimizer = samt.PaperSAMT(samt.blocks(model), lr=1e-3, **options)
+    optimizer = samt.SAMT(samt.blocks(model), lr=1e-3, **options)
     batches = [batch("convolutional", seed, 4) for seed in range(3)]
 
     def train(steps: int) -> tuple[int, int, int]:

@@ -92,14 +92,14 @@ MODES: list[dict[str, Any]] = [
 ]
 
 
-def step(model: nn.Module, optimizer: samt.PaperSAMT, number: int, loss_fn: Any) -> None:
+def step(model: nn.Module, optimizer: samt.SAMT, number: int, loss_fn: Any) -> None:
     closure = samt.closure(model, loss_fn, *batch("convolutional", number))
     other = samt.closure(model, loss_fn, *batch("convolutional", 50 + number))
     fresh = optimizer.defaults["meta_batch"] == "fresh"
     optimizer.step(closure, other if fresh else None)
 
 
-def tensors(model: nn.Module, optimizer: samt.PaperSAMT) -> dict[str, Any]:
+def tensors(model: nn.Module, optimizer: samt.SAMT) -> dict[str, Any]:
     return copy.deepcopy({"model": model.state_dict(), "state": optimizer.state_dict()["state"]})
 
 
@@ -109,7 +109,7 @@ def test_no_step_looks_at_a_number_on_the_device(
     options: dict[str, Any], blocks: int | None
 ) -> None:
     model = MODELS["convolutional"]()
-    optimizer = samt.PaperSAMT(samt.blocks(model, blocks), **options)
+    optimizer = samt.SAMT(samt.blocks(model, blocks), **options)
     samt.History(optimizer)
     with NobodyLooks():
         for number in range(3):
@@ -123,7 +123,7 @@ def test_the_device_takes_back_a_step_with_a_bad_loss_and_the_next_step_names_it
     options: dict[str, Any],
 ) -> None:
     model = MODELS["convolutional"]()
-    optimizer = samt.PaperSAMT(samt.blocks(model), **{"lr": 0.2, "meta_lr": 0.5, **options})
+    optimizer = samt.SAMT(samt.blocks(model), **{"lr": 0.2, "meta_lr": 0.5, **options})
     loss_fn = Failing()
     step(model, optimizer, 0, loss_fn)
     evaluations, loss_fn.calls, loss_fn.failure = loss_fn.calls, 0, math.nan
@@ -150,7 +150,7 @@ def test_the_numbers_are_those_of_a_cpu(
     options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = MODELS["convolutional"]()
-    optimizer = samt.PaperSAMT(samt.blocks(model), **options)
+    optimizer = samt.SAMT(samt.blocks(model), **options)
     twin, twin_optimizer = copy.deepcopy((model, optimizer))
     torch.manual_seed(0)
     for number in range(3):
@@ -168,7 +168,7 @@ def test_the_wait_for_an_error_has_an_end(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(Arrival, "has_come", False)
     monkeypatch.setattr(Arrival, "synchronize", lambda self: waits.append("waited"))
     weight = nn.Parameter(torch.tensor([2.0]))
-    optimizer = samt.PaperSAMT([weight], meta_batch="next")
+    optimizer = samt.SAMT([weight], meta_batch="next")
 
     def loss(factor: float) -> Tensor:
         return factor * weight.square().sum()
@@ -198,7 +198,7 @@ def test_processes_that_train_together_see_an_error_at_the_same_age() -> None:
 
 def test_a_loss_that_is_a_number_is_refused_at_once() -> None:
     weight = nn.Parameter(torch.tensor([2.0]))
-    optimizer = samt.PaperSAMT([weight], meta_batch="next")
+    optimizer = samt.SAMT([weight], meta_batch="next")
 
     def closure() -> float:
         loss = weight.sum() * math.nan

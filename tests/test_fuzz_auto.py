@@ -10,7 +10,7 @@ from hypothesis.stateful import initialize
 from torch import Tensor
 
 import samt
-from samt.auto_reference import AutoReference
+from samt.reference import AutoReference
 
 from .conftest import Batch
 from .optimizer_machine import CHOICES, SEARCH, OneEvaluationMachine, assert_close, faulty, loss_fn

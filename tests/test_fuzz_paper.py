@@ -59,8 +59,8 @@ class PaperMachine(OptimizerMachine):
     def start(self, **choices: Any) -> None:
         self.begin(**choices)
 
-    def make(self, groups: list[dict[str, Any]]) -> samt.PaperSAMT:
-        return samt.PaperSAMT(groups, **self.options)
+    def make(self, groups: list[dict[str, Any]]) -> samt.SAMT:
+        return samt.SAMT(groups, **self.options)
 
     def make_oracle(self) -> SAMTReference:
         return SAMTReference(self.model, loss_fn, self.optimizer.param_groups)

@@ -29,7 +29,7 @@ STEPS = 12
 def history(request: pytest.FixtureRequest) -> samt.History:
     """Of a short training that changes the step sizes."""
     model = mlp()
-    optimizer = samt.SAMT(samt.blocks(model), **request.param)
+    optimizer = samt.AutoSAMT(samt.blocks(model), **request.param)
     history = samt.History(optimizer, every=3)
     for step in range(STEPS):
         optimizer.step(samt.closure(model, LOSS, *batch("mlp", step)))
@@ -49,7 +49,7 @@ def test_the_table_holds_the_rows(history: samt.History) -> None:
 
 
 def test_an_empty_table_has_its_columns() -> None:
-    history = samt.History(samt.SAMT(samt.blocks(mlp())))
+    history = samt.History(samt.AutoSAMT(samt.blocks(mlp())))
     frame = history.frame()
     assert len(frame) == 0
     assert frame.columns[-1] == "step_size_max"
@@ -95,7 +95,7 @@ def test_tensorboard_reads_what_was_written(history: samt.History, tmp_path: Pat
 def test_a_missing_package_is_named(
     package: str, call: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    history = samt.History(samt.SAMT(samt.blocks(mlp())))
+    history = samt.History(samt.AutoSAMT(samt.blocks(mlp())))
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingPackageError, match=f"pip install {package.partition('.')[0]}"):
         call(history)  # type: ignore[operator]

@@ -50,10 +50,10 @@ class Network(nn.Module):
         return {"loss": LOSS(self.layers(inputs), labels)}
 
 
-def make(preset: str) -> tuple[Network, samt.SAMT]:
+def make(preset: str) -> tuple[Network, samt.AutoSAMT]:
     torch.manual_seed(1)
     model = Network()
-    return model, samt.SAMT(samt.blocks(model), **OPTIONS[preset])
+    return model, samt.AutoSAMT(samt.blocks(model), **OPTIONS[preset])
 
 
 def of_a_plain_loop(preset: str) -> Logged:
@@ -139,7 +139,7 @@ def test_lightning_tells_two_optimizers_apart(tmp_path: Path) -> None:
     torch.manual_seed(1)
     model = Network()
     blocks = samt.blocks(model)
-    first, second = samt.SAMT(blocks[:1]), samt.SAMT(blocks[1:])
+    first, second = samt.AutoSAMT(blocks[:1]), samt.AutoSAMT(blocks[1:])
     trainer = fit_with_lightning(model, first, second, folder=tmp_path)
     assert set(trainer.callback_metrics) == {
         "step_size/layers.0",

@@ -27,13 +27,13 @@ def test_fixed_steps_on_the_whole_model_are_sgd_bit_for_bit(
         optimizer: torch.optim.Optimizer = (
             torch.optim.SGD(model.parameters(), lr=0.3)
             if method == "sgd"
-            else samt.PaperSAMT(samt.blocks(model, 1), lr=0.3, parts="fixed")
+            else samt.SAMT(samt.blocks(model, 1), lr=0.3, parts="fixed")
         )
         schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
         for step in range(6):
             inputs, targets = batch("convolutional", step)
             inputs = inputs.to(dtype)
-            if isinstance(optimizer, samt.PaperSAMT) and with_closure:
+            if isinstance(optimizer, samt.SAMT) and with_closure:
                 optimizer.step(samt.closure(model, LOSS, inputs, targets))
             else:
                 optimizer.zero_grad()
@@ -47,7 +47,7 @@ def test_fixed_steps_on_the_whole_model_are_sgd_bit_for_bit(
 def test_fixed_steps_on_layers_are_alternating_sgd() -> None:
     model, by_hand = mlp(), mlp()
     by_hand.load_state_dict(model.state_dict())
-    optimizer = samt.PaperSAMT(samt.blocks(model), lr=0.3, parts="fixed")
+    optimizer = samt.SAMT(samt.blocks(model), lr=0.3, parts="fixed")
     assert isinstance(by_hand, nn.Sequential)
     for step in range(5):
         data = batch("mlp", step)
@@ -67,7 +67,7 @@ def test_whole_model_update_differs_from_alternating_updates() -> None:
     for partition in (None, 1):
         torch.manual_seed(0)
         model = mlp()
-        optimizer = samt.PaperSAMT(samt.blocks(model, partition), lr=0.3, parts="fixed")
+        optimizer = samt.SAMT(samt.blocks(model, partition), lr=0.3, parts="fixed")
         optimizer.step(samt.closure(model, LOSS, *batch("mlp", 0)))
         results.append(nn.utils.parameters_to_vector(model.parameters()))
     assert (results[0] - results[1]).abs().max() > 1e-6
@@ -114,7 +114,7 @@ def test_it_reaches_the_known_minimiser_of_a_strongly_convex_block_problem(
 ) -> None:
     model = TwoBlocks()
     groups = samt.blocks(model, ["first", "second"])
-    optimizer = samt.PaperSAMT(groups, step_size=step_size, **options)
+    optimizer = samt.SAMT(groups, step_size=step_size, **options)
     distance = (model.flat() - model.minimiser()).norm()
     for _ in range(400):
         optimizer.step(model)
@@ -124,9 +124,7 @@ def test_it_reaches_the_known_minimiser_of_a_strongly_convex_block_problem(
 def test_a_small_ball_stops_at_its_boundary() -> None:
     model = TwoBlocks()
     start = {name: p.detach().clone() for name, p in model.named_parameters()}
-    optimizer = samt.PaperSAMT(
-        samt.blocks(model, ["first", "second"]), meta_batch="same", radius=0.25
-    )
+    optimizer = samt.SAMT(samt.blocks(model, ["first", "second"]), meta_batch="same", radius=0.25)
     for _ in range(200):
         optimizer.step(model)
     for name, parameter in model.named_parameters():

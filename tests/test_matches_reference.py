@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import samt
-from samt.blocks import Partition
+from samt.partition import Partition
 from samt.reference import SAMTReference
 
 from .conftest import MODELS, batch
@@ -31,7 +31,7 @@ def compare(
 ) -> None:
     torch.manual_seed(7)
     model = MODELS[model_name]()
-    optimizer = samt.PaperSAMT(samt.blocks(model, partition), **options)
+    optimizer = samt.SAMT(samt.blocks(model, partition), **options)
     reference = SAMTReference(model, LOSS, optimizer.param_groups)
     for step in range(steps):
         for group, own in zip(optimizer.param_groups, reference.groups, strict=True):
@@ -131,7 +131,7 @@ def test_any_combination(**options: Any) -> None:
 def test_the_comparison_can_fail() -> None:
     model = MODELS["mlp"]()
     groups = samt.blocks(model)
-    optimizer = samt.PaperSAMT(groups, meta_lr=0.5)
+    optimizer = samt.SAMT(groups, meta_lr=0.5)
     reference = SAMTReference(model, LOSS, optimizer.param_groups)
     reference.groups[0]["meta_lr"] = 0.501
     for step in range(2):

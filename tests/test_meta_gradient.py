@@ -43,7 +43,7 @@ def gradient(loss: Tensor, parameters: list[Tensor]) -> list[Tensor]:
 )
 def test_it_equals_finite_differences(step_size: Any, head: str, options: dict[str, Any]) -> None:
     model = mlp()
-    optimizer = samt.PaperSAMT(
+    optimizer = samt.SAMT(
         samt.blocks(model, 1), step_size=step_size, head=head, eta_hidden=7, meta_lr=1.0, **options
     )
     (subproblem,) = optimizer._bound()
@@ -156,7 +156,7 @@ def test_scalar_steps_are_the_same_with_both_heads() -> None:
     for head in ("offset", "dense"):
         torch.manual_seed(0)
         model = mlp()
-        optimizer = samt.PaperSAMT(samt.blocks(model), head=head, meta_lr=0.5)
+        optimizer = samt.SAMT(samt.blocks(model), head=head, meta_lr=0.5)
         for step in range(5):
             optimizer.step(samt.closure(model, LOSS, *batch("mlp", step)))
         weights.append(nn.utils.parameters_to_vector(model.parameters()).detach())

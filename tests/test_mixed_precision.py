@@ -17,7 +17,7 @@ from .test_checkpoint import assert_same
 
 LOSS = nn.functional.cross_entropy
 OFTEN: dict[str, Any] = {"total_steps": 24, "meta_every": 3}
-Run = tuple[nn.Module, samt.SAMT]
+Run = tuple[nn.Module, samt.AutoSAMT]
 
 
 def start(kind: str = "mlp", **options: Any) -> Run:

@@ -29,11 +29,11 @@ AUTO: dict[str, Make] = {
     "auto, endless": samt.AutoSAMT,
 }
 PAPER: dict[str, Make] = {
-    "paper": samt.PaperSAMT,
-    "row": lambda b: samt.PaperSAMT(b, step_size="row", max_grad_norm=1.0, meta_batch="same"),
-    "next": lambda b: samt.PaperSAMT(b, meta_batch="next", head="dense", radius=0.5),
-    "cyclic": lambda b: samt.PaperSAMT(b, meta_batch="next", order="cyclic", relative=True),
-    "fixed": lambda b: samt.PaperSAMT(b, parts="fixed", order="cyclic"),
+    "paper": samt.SAMT,
+    "row": lambda b: samt.SAMT(b, step_size="row", max_grad_norm=1.0, meta_batch="same"),
+    "next": lambda b: samt.SAMT(b, meta_batch="next", head="dense", radius=0.5),
+    "cyclic": lambda b: samt.SAMT(b, meta_batch="next", order="cyclic", relative=True),
+    "fixed": lambda b: samt.SAMT(b, parts="fixed", order="cyclic"),
     "dante": Dante,
 }
 HYPERGRADIENT: dict[str, Make] = {
@@ -66,7 +66,7 @@ def everything(model: nn.Module, optimizer: torch.optim.Optimizer) -> Any:
 def step(
     model: nn.Module, optimizer: Any, batch: tuple[Tensor, Tensor], loss_fn: Any = LOSS
 ) -> None:
-    if isinstance(optimizer, samt.PaperSAMT):
+    if isinstance(optimizer, samt.SAMT):
         optimizer.step(samt.closure(model, loss_fn, *batch))
     else:
         plain_step(model, optimizer, batch, loss_fn)

@@ -54,23 +54,23 @@ GOOD: dict[str, list[Any]] = {
     "meta_batch": ["same", "subset", "fresh", "next"],
     "order": ["forward", "reverse", "random", "cyclic"],
 }
-OPTIONS = sorted(set(inspect.signature(samt.PaperSAMT).parameters) - {"params"})
+OPTIONS = sorted(set(inspect.signature(samt.SAMT).parameters) - {"params"})
 
 
 def parameters() -> list[nn.Parameter]:
     return [nn.Parameter(torch.ones(2, 3)), nn.Parameter(torch.ones(2))]
 
 
-def in_constructor(option: str, value: Any) -> samt.PaperSAMT:
-    return samt.PaperSAMT(parameters(), **{option: value})
+def in_constructor(option: str, value: Any) -> samt.SAMT:
+    return samt.SAMT(parameters(), **{option: value})
 
 
-def in_a_group(option: str, value: Any) -> samt.PaperSAMT:
-    return samt.PaperSAMT([{"params": parameters(), "name": "my block", option: value}])
+def in_a_group(option: str, value: Any) -> samt.SAMT:
+    return samt.SAMT([{"params": parameters(), "name": "my block", option: value}])
 
 
-def in_a_later_group(option: str, value: Any) -> samt.PaperSAMT:
-    optimizer = samt.PaperSAMT(parameters())
+def in_a_later_group(option: str, value: Any) -> samt.SAMT:
+    optimizer = samt.SAMT(parameters())
     optimizer.add_param_group({"params": parameters(), "name": "my block", option: value})
     return optimizer
 
@@ -200,18 +200,18 @@ def test_a_step_size_callable_that_returns_no_fitting_shape_is_refused(wrong: An
 def test_the_order_is_one_for_all_blocks() -> None:
     groups: list[dict[str, Any]] = [{"params": [p]} for p in parameters()]
     with pytest.raises(OptionError, match="order") as caught:
-        samt.PaperSAMT([groups[0], {**groups[1], "order": "cyclic"}])
+        samt.SAMT([groups[0], {**groups[1], "order": "cyclic"}])
     check_message(caught)
 
 
 def test_a_missing_params_key_is_answered_with_the_right_spelling() -> None:
     groups: Any = [{"parms": parameters()}]
     with pytest.raises(SAMTError, match="'params'") as caught:
-        samt.PaperSAMT(groups)
+        samt.SAMT(groups)
     check_message(caught)
 
 
 def test_options_are_keywords_only() -> None:
-    wrong: Any = samt.PaperSAMT
+    wrong: Any = samt.SAMT
     with pytest.raises(TypeError):
         wrong(parameters(), 0.1, "row")

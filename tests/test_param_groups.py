@@ -30,7 +30,7 @@ def start(kind: str = "mlp") -> nn.Module:
     return MODELS[kind]()
 
 
-def train(model: nn.Module, optimizer: samt.PaperSAMT, steps: int = 3) -> list[float]:
+def train(model: nn.Module, optimizer: samt.SAMT, steps: int = 3) -> list[float]:
     losses = []
     for step in range(steps):
         loss = optimizer.step(samt.closure(model, LOSS, *batch("mlp", step % 5)))
@@ -52,8 +52,8 @@ def train(model: nn.Module, optimizer: samt.PaperSAMT, steps: int = 3) -> list[f
 )
 def test_plain_parameters_are_one_block(params: Callable[[nn.Module], Any]) -> None:
     model, expected = start(), start()
-    train(model, samt.PaperSAMT(params(model), meta_lr=0.5))
-    train(expected, samt.PaperSAMT(samt.blocks(expected, 1), meta_lr=0.5))
+    train(model, samt.SAMT(params(model), meta_lr=0.5))
+    train(expected, samt.SAMT(samt.blocks(expected, 1), meta_lr=0.5))
     assert_same(dict(model.state_dict()), dict(expected.state_dict()))
 
 
@@ -65,7 +65,7 @@ def test_options_of_a_group_hold_for_that_group_alone() -> None:
     ]
     model = start()
     groups = [{**g, **own} for g, own in zip(samt.blocks(model), options, strict=True)]
-    optimizer = samt.PaperSAMT(groups, lr=0.3)
+    optimizer = samt.SAMT(groups, lr=0.3)
     assert [g["lr"] for g in optimizer.param_groups] == [0.01, 0.3, 0.3]
     train(model, optimizer)
     assert optimizer.passes.forward == 3 * (2 + 2 + 1)
@@ -80,9 +80,9 @@ def test_options_of_a_group_hold_for_that_group_alone() -> None:
                     parameter.requires_grad_(False)
             if mixed:
                 groups = [{**g, **o} for g, o in zip(groups, options, strict=True)]
-                train(model, samt.PaperSAMT(groups, lr=0.3))
+                train(model, samt.SAMT(groups, lr=0.3))
             else:
-                train(model, samt.PaperSAMT(groups, **{"lr": 0.3, **own}))
+                train(model, samt.SAMT(groups, **{"lr": 0.3, **own}))
             results.append(dict(model.state_dict()))
         assert_same(results[0], results[1])
 
@@ -94,7 +94,7 @@ def test_a_block_added_later_is_trained_from_then_on(order: str, meta_batch: str
     groups = samt.blocks(model)
     late = model.get_parameter("4.weight")
     before = late.detach().clone()
-    optimizer = samt.PaperSAMT(groups[:2], order=order, meta_batch=meta_batch)
+    optimizer = samt.SAMT(groups[:2], order=order, meta_batch=meta_batch)
     train(model, optimizer, 2)
     kept = copy.deepcopy({i: optimizer.state[p] for i, p in enumerate(groups[0]["params"])})
     assert torch.equal(late, before)
@@ -114,7 +114,7 @@ def test_a_block_added_later_is_trained_from_then_on(order: str, meta_batch: str
 def test_cyclic_order_takes_the_blocks_in_turn_also_when_one_is_added() -> None:
     model = start()
     groups = samt.blocks(model)
-    optimizer = samt.PaperSAMT(groups[:2], order="cyclic", meta_batch="next")
+    optimizer = samt.SAMT(groups[:2], order="cyclic", meta_batch="next")
     history = samt.History(optimizer)
     train(model, optimizer, 3)
     optimizer.add_param_group(groups[2])
@@ -144,8 +144,8 @@ WRONG_GROUPS: dict[str, tuple[dict[str, Any], type[Exception]]] = {
 def test_a_block_that_is_refused_is_not_added(what: str) -> None:
     wrong, error = WRONG_GROUPS[what]
     model, twin = start(), start()
-    optimizer = samt.PaperSAMT(samt.blocks(model))
-    twin_optimizer = samt.PaperSAMT(samt.blocks(twin))
+    optimizer = samt.SAMT(samt.blocks(model))
+    twin_optimizer = samt.SAMT(samt.blocks(twin))
     group = {"params": [nn.Parameter(torch.ones(2))], "param_names": ["extra"], **wrong}
     group = {key: value for key, value in group.items() if value is not None}
     with pytest.raises(error) as caught:
@@ -162,12 +162,12 @@ def test_a_block_that_is_refused_is_not_added(what: str) -> None:
 def test_an_empty_group_does_no_harm(order: str, options: dict[str, Any]) -> None:
     model, expected = start(), start()
     empty = {"params": [], "param_names": [], "name": "empty"}
-    optimizer = samt.PaperSAMT([*samt.blocks(model), empty], order=order, **options)
+    optimizer = samt.SAMT([*samt.blocks(model), empty], order=order, **options)
     train(model, optimizer, 4)
     if order == "cyclic":  # its turn passes without an update
         assert len({group["calls"] for group in optimizer.param_groups}) == 1
         return
-    train(expected, samt.PaperSAMT(samt.blocks(expected), order=order, **options), 4)
+    train(expected, samt.SAMT(samt.blocks(expected), order=order, **options), 4)
     assert_same(dict(model.state_dict()), dict(expected.state_dict()))
 
 
@@ -180,7 +180,7 @@ def test_a_parameter_that_never_gets_a_gradient_is_inert(
 ) -> None:
     model = start("shared")
     unused = model.get_parameter("unused")
-    optimizer = samt.PaperSAMT(samt.blocks(model, partition), weight_decay=0.2, **options)
+    optimizer = samt.SAMT(samt.blocks(model, partition), weight_decay=0.2, **options)
     state = copy.deepcopy(optimizer.state[unused])
     train(model, optimizer, 4)
     assert torch.equal(unused, torch.ones(2, 2, dtype=torch.float64))
@@ -207,7 +207,7 @@ def test_a_parameter_in_two_blocks_is_refused_with_its_name(
 ) -> None:
     a, b = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(3))
     with pytest.raises(errors.DuplicateParameterError, match="one block") as caught:
-        samt.PaperSAMT(groups(a, b))
+        samt.SAMT(groups(a, b))
     assert "\n" not in str(caught.value)
 
 
@@ -241,9 +241,9 @@ SCHEDULERS: dict[str, Callable[[torch.optim.Optimizer], Any]] = {
 def test_every_scheduler_of_torch_drives_lr(name: str, as_tensor: bool) -> None:
     model, twin = start(), start()
     lr: Any = torch.tensor(0.2, dtype=torch.float64) if as_tensor else 0.2
-    optimizer = samt.PaperSAMT(samt.blocks(model), lr=lr, meta_lr=0.5)
+    optimizer = samt.SAMT(samt.blocks(model), lr=lr, meta_lr=0.5)
     scheduler = SCHEDULERS[name](optimizer)
-    by_hand = samt.PaperSAMT(samt.blocks(twin), lr=0.2, meta_lr=0.5)
+    by_hand = samt.SAMT(samt.blocks(twin), lr=0.2, meta_lr=0.5)
     seen = set()
     for step in range(5):
         now = float(optimizer.param_groups[0]["lr"])
@@ -292,9 +292,7 @@ def test_lr_as_a_tensor_equals_lr_as_a_number(
         model = start()
         model.register_parameter("scale", nn.Parameter(torch.ones((), dtype=torch.float64)))
         scale = model.get_parameter("scale")
-        optimizer = samt.PaperSAMT(
-            samt.blocks(model, partition), lr=lr, weight_decay=0.5, **options
-        )
+        optimizer = samt.SAMT(samt.blocks(model, partition), lr=lr, weight_decay=0.5, **options)
         for step in range(3):
             inputs, targets = batch("mlp", step)
             loss_fn: Callable[..., Tensor] = lambda o, t, s=scale: LOSS(o * s, t)  # noqa: E731
@@ -305,11 +303,11 @@ def test_lr_as_a_tensor_equals_lr_as_a_number(
 
 def test_a_change_of_an_option_by_hand_takes_effect() -> None:
     model, twin = start(), start()
-    optimizer = samt.PaperSAMT(samt.blocks(model), meta_lr=0.5)
+    optimizer = samt.SAMT(samt.blocks(model), meta_lr=0.5)
     for group in optimizer.param_groups:
         group.update(meta_batch="next", projection="sigmoid", parts="left", radius=0.3)
     changed = {"meta_batch": "next", "projection": "sigmoid", "parts": "left", "radius": 0.3}
-    other = samt.PaperSAMT(samt.blocks(twin), meta_lr=0.5, **changed)  # type: ignore[arg-type]
+    other = samt.SAMT(samt.blocks(twin), meta_lr=0.5, **changed)  # type: ignore[arg-type]
     train(model, optimizer)
     train(twin, other)
     assert_same(dict(model.state_dict()), dict(twin.state_dict()))
@@ -327,7 +325,7 @@ def test_frozen_parameters_stay_frozen_and_unchanged(
     kept = [p.detach().clone() for p in frozen]
     moving = model.get_parameter("4.weight")
     start = moving.detach().clone()
-    optimizer = samt.PaperSAMT(samt.blocks(model), lr=0.1, weight_decay=0.1, **mode)
+    optimizer = samt.SAMT(samt.blocks(model), lr=0.1, weight_decay=0.1, **mode)
     for step in range(4):
         closure = style(model, mse_loss, regression(step))
         meta = style(model, mse_loss, regression(9)) if mode.get("meta_batch") == "fresh" else None
@@ -346,7 +344,7 @@ def test_an_entirely_frozen_model_gives_its_loss_and_nothing_else(
     style: type[Closure], mode: dict[str, Any]
 ) -> None:
     model = TwoRoutes().double()
-    optimizer = samt.PaperSAMT(samt.blocks(model), weight_decay=0.1, **mode)
+    optimizer = samt.SAMT(samt.blocks(model), weight_decay=0.1, **mode)
     model.requires_grad_(False)
     kept = copy.deepcopy(dict(model.named_parameters()))
     meta = style(model, mse_loss, regression(9)) if mode else None
@@ -363,7 +361,7 @@ def test_an_entirely_frozen_model_gives_its_loss_and_nothing_else(
 
 def test_a_parameter_that_was_frozen_stays_when_its_block_is_projected_onto_its_ball() -> None:
     model = start()
-    optimizer = samt.PaperSAMT(samt.blocks(model, 1), lr=0.3, radius=0.1)
+    optimizer = samt.SAMT(samt.blocks(model, 1), lr=0.3, radius=0.1)
     train(model, optimizer)
     frozen = model.get_parameter("2.weight").requires_grad_(False)
     kept, moving = frozen.detach().clone(), model.get_parameter("2.bias")
@@ -376,7 +374,7 @@ def test_a_parameter_that_was_frozen_stays_when_its_block_is_projected_onto_its_
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))])
 def test_a_block_that_is_added_to_a_copy_has_its_state_at_once(copied: Any) -> None:
     groups = samt.blocks(start())
-    optimizer = copied(samt.PaperSAMT(groups[:1]))
+    optimizer = copied(samt.SAMT(groups[:1]))
     optimizer.add_param_group(samt.blocks(start())[1])
     assert all("eta_model" in optimizer.state[p] for p in optimizer.param_groups[1]["params"])
 
@@ -384,7 +382,7 @@ def test_a_block_that_is_added_to_a_copy_has_its_state_at_once(copied: Any) -> N
 def test_a_loss_that_is_not_finite_is_refused_where_everything_is_frozen() -> None:
     model = with_layer(nn.BatchNorm1d(6))
     model.requires_grad_(False)
-    optimizer = samt.PaperSAMT(samt.blocks(model))
+    optimizer = samt.SAMT(samt.blocks(model))
     inputs, targets = regression(0)
     kept = copy.deepcopy(dict(model.named_buffers()))
     with pytest.raises(errors.NonFiniteLossError, match="step 0"):

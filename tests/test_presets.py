@@ -1,4 +1,4 @@
-"""`samt.SAMT` makes the optimizer of the preset that is meant."""
+"""`samt.AutoSAMT` makes the optimizer of the preset that is meant."""
 
 from __future__ import annotations
 
@@ -37,38 +37,38 @@ def blocks() -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("options", [{}, BOTH, {"total_steps": 10, "betas": (0.5, 0.5)}])
 def test_without_an_option_of_the_paper_alone_it_is_auto(options: dict[str, Any]) -> None:
-    optimizer = samt.SAMT(blocks(), preset=None, **options)
+    optimizer = samt.AutoSAMT(blocks(), preset=None, **options)
     assert type(optimizer) is samt.AutoSAMT
     assert options.items() <= optimizer.param_groups[1].items()
 
 
 @pytest.mark.parametrize("name", PAPER_ALONE)
 def test_an_option_of_the_paper_alone_means_the_paper(name: str) -> None:
-    assert type(samt.SAMT(blocks(), **{name: PAPER_ALONE[name]})) is samt.PaperSAMT
+    assert type(samt.AutoSAMT(blocks(), **{name: PAPER_ALONE[name]})) is samt.SAMT
 
 
 def test_every_option_of_the_paper_alone_is_in_the_list_above() -> None:
     paper, auto = (
-        set(inspect.signature(preset).parameters) for preset in (samt.PaperSAMT, samt.AutoSAMT)
+        set(inspect.signature(preset).parameters) for preset in (samt.SAMT, samt.AutoSAMT)
     )
     assert paper - auto == set(PAPER_ALONE)
 
 
 def test_so_does_one_in_a_group() -> None:
-    assert type(samt.SAMT([{**blocks()[0], "step_size": "row"}])) is samt.PaperSAMT
+    assert type(samt.AutoSAMT([{**blocks()[0], "step_size": "row"}])) is samt.SAMT
 
 
 def test_a_preset_can_be_asked_for() -> None:
-    assert type(samt.SAMT(blocks(), preset="paper")) is samt.PaperSAMT
-    assert type(samt.SAMT(blocks(), 0.2, preset="auto")) is samt.AutoSAMT
+    assert type(samt.AutoSAMT(blocks(), preset="paper")) is samt.SAMT
+    assert type(samt.AutoSAMT(blocks(), 0.2, preset="auto")) is samt.AutoSAMT
     wrong: Any
     for wrong in ("papre", 3, ""):
         with pytest.raises(OptionError, match="unknown preset"):
-            samt.SAMT(blocks(), preset=wrong)
+            samt.AutoSAMT(blocks(), preset=wrong)
     with pytest.raises(OptionError, match="not that of this class, 'auto': build samt"):
         samt.AutoSAMT(blocks(), preset="paper")
     with pytest.raises(OptionError, match="not that of this class, 'paper'"):
-        samt.PaperSAMT([{**blocks()[0], "preset": "auto"}])
+        samt.SAMT([{**blocks()[0], "preset": "auto"}])
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_a_preset_can_be_asked_for() -> None:
 )
 def test_a_wrong_option_is_answered_from_both(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UnknownOptionError) as caught:
-        samt.SAMT(blocks(), **options)
+        samt.AutoSAMT(blocks(), **options)
     assert str(caught.value) == message
 
 
@@ -134,14 +134,14 @@ def test_a_baseline_that_is_built_on_a_preset_has_none() -> None:
 def test_a_word_like_none_lists_the_options_of_its_preset() -> None:
     options: dict[str, Any] = {"zzz": 1}
     with pytest.raises(UnknownOptionError, match=r"choose from .*'total_steps'") as caught:
-        samt.SAMT(blocks(), **options)
+        samt.AutoSAMT(blocks(), **options)
     assert "step_size" not in str(caught.value)
 
 
 @pytest.mark.parametrize("preset", ["auto", "paper"])
 def test_both_are_samt(preset: str) -> None:
-    optimizer = samt.SAMT(blocks(), preset=preset)
-    assert isinstance(optimizer, samt.SAMT)
+    optimizer = samt.AutoSAMT(blocks(), preset=preset)
+    assert isinstance(optimizer, samt.AutoSAMT)
     assert f"preset: {preset}" in repr(optimizer)
     for copied in (copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
         assert type(copied) is type(optimizer)
@@ -149,7 +149,7 @@ def test_both_are_samt(preset: str) -> None:
 
 
 def test_the_state_of_one_is_refused_by_the_other() -> None:
-    auto, paper = (samt.SAMT(blocks(), preset=preset) for preset in ("auto", "paper"))
+    auto, paper = (samt.AutoSAMT(blocks(), preset=preset) for preset in ("auto", "paper"))
     with pytest.raises(CheckpointMismatchError):
         auto.load_state_dict(paper.state_dict())
     with pytest.raises(CheckpointMismatchError):
@@ -159,7 +159,7 @@ def test_the_state_of_one_is_refused_by_the_other() -> None:
 @pytest.mark.parametrize("preset", ["auto", "paper"])
 def test_both_take_a_closure(preset: str) -> None:
     model = nn.Linear(3, 1)
-    optimizer = samt.SAMT(samt.blocks(model), preset=preset)
+    optimizer = samt.AutoSAMT(samt.blocks(model), preset=preset)
     loss = samt.closure(
         *(model, nn.functional.mse_loss), torch.eye(3), torch.tensor([[1.0], [-2.0], [0.5]])
     )
@@ -170,7 +170,7 @@ def test_both_take_a_closure(preset: str) -> None:
 
 def test_auto_has_no_meta_batch() -> None:
     model = nn.Linear(3, 1)
-    optimizer = samt.SAMT(samt.blocks(model))
+    optimizer = samt.AutoSAMT(samt.blocks(model))
     loss = samt.closure(model, nn.functional.mse_loss, torch.eye(3), torch.zeros(3, 1))
     with pytest.raises(OptionError, match="leave meta_closure out"):
         optimizer.step(loss, loss)

@@ -16,29 +16,34 @@ from samt import baselines
 
 def test_public_names_are_these() -> None:
     assert sorted(samt.__all__) == [
-        "AutoSAMT", "History", "PaperSAMT", "Passes", "SAMT", "blocks", "closure", "errors",
+        "AutoSAMT", "History", "SAMT", "Passes", "SAMT", "blocks", "closure", "errors",
     ]  # fmt: skip
-    assert issubclass(samt.SAMT, torch.optim.Optimizer)
+    assert issubclass(samt.AutoSAMT, torch.optim.Optimizer)
     assert sorted(baselines.__all__) == [
         "AdamHD", "BCD", "DLADMM", "Dante", "MDLAM", "SGDHD", "SGDNesterovHD", "ScaledADMM",
     ]  # fmt: skip
 
 
 def test_signatures_are_these() -> None:
-    assert list(inspect.signature(samt.SAMT).parameters) == ["params", "lr", "preset", "options"]
+    assert list(inspect.signature(samt.AutoSAMT).parameters) == [
+        "params",
+        "lr",
+        "preset",
+        "options",
+    ]
     assert list(inspect.signature(samt.AutoSAMT).parameters) == [
         "params", "lr", "preset", "total_steps", "betas", "eps", "weight_decay", "meta_every",
         "meta_lr", "eta_hidden", "projection", "process_group", "seed",
     ]  # fmt: skip
-    assert list(inspect.signature(samt.PaperSAMT).parameters) == [
+    assert list(inspect.signature(samt.SAMT).parameters) == [
         "params", "lr", "preset", "step_size", "head", "projection", "parts", "meta_batch",
         "meta_lr", "eta_hidden", "inner_steps", "order", "radius", "relative", "weight_decay",
         "max_grad_norm", "replay", "compile", "process_group", "seed",
     ]  # fmt: skip
-    for one in (samt.SAMT, samt.AutoSAMT, samt.PaperSAMT):
+    for one in (samt.AutoSAMT, samt.AutoSAMT, samt.SAMT):
         assert list(inspect.signature(one.step).parameters) == ["self", "closure", "meta_closure"]
     for name in ("state_dict", "load_state_dict", "add_param_group", "zero_grad"):
-        ours = inspect.signature(getattr(samt.SAMT, name))
+        ours = inspect.signature(getattr(samt.AutoSAMT, name))
         assert list(ours.parameters) == list(
             inspect.signature(getattr(torch.optim.Optimizer, name)).parameters
         )
@@ -58,7 +63,7 @@ sys.meta_path.insert(0, Refuse())
 import samt, samt.baselines
 assert not any(name.startswith("samt.bench") for name in sys.modules)
 model = torch.nn.Linear(3, 2)
-optimizer = samt.PaperSAMT(samt.blocks(model))
+optimizer = samt.SAMT(samt.blocks(model))
 loss = torch.nn.functional.mse_loss
 optimizer.step(samt.closure(model, loss, torch.ones(4, 3), torch.zeros(4, 2)))
 print("stepped", optimizer.passes)

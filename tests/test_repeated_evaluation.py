@@ -109,7 +109,7 @@ def test_buffers_and_global_rng_stand_as_after_one_evaluation(
     layer: str, mode: dict[str, Any]
 ) -> None:
     model = with_layer(LAYERS[layer]())
-    optimizer = samt.PaperSAMT(samt.blocks(model), lr=0.1, **mode)
+    optimizer = samt.SAMT(samt.blocks(model), lr=0.1, **mode)
     for step in range(3):
         once = copy.deepcopy(model)
         before = torch.get_rng_state()
@@ -132,7 +132,7 @@ def test_buffers_and_global_rng_stand_as_after_one_evaluation(
 def test_every_evaluation_of_a_step_sees_the_same_function(layer: str) -> None:
     """With step size 0 nothing moves, so that each evaluation of the batch gives one loss."""
     model = with_layer(LAYERS[layer]())
-    optimizer = samt.PaperSAMT(samt.blocks(model), lr=0.0, parts="left", meta_batch="same")
+    optimizer = samt.SAMT(samt.blocks(model), lr=0.0, parts="left", meta_batch="same")
     losses: list[Tensor] = []
 
     def loss_fn(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -153,7 +153,7 @@ def test_a_buffer_whose_elements_share_memory_is_no_obstacle() -> None:
     """Masks are often made by `expand`; torch refuses to copy into such a tensor."""
     model = MODELS["mlp"]()
     model.register_buffer("mask", torch.full((1,), 0.5).expand(3))
-    optimizer = samt.PaperSAMT(samt.blocks(model))
+    optimizer = samt.SAMT(samt.blocks(model))
     masked = samt.closure(model, lambda o, t: LOSS(o * model.mask, t), *regression(0))
     first = optimizer.step(masked)
     second = optimizer.step(masked)
@@ -167,7 +167,7 @@ def test_a_buffer_whose_elements_share_memory_is_no_obstacle() -> None:
 def test_dropout_draws_one_mask_in_a_step_and_another_in_the_next(known_model: bool) -> None:
     recording = Recording()
     model = with_layer(recording)
-    optimizer = samt.PaperSAMT(samt.blocks(model), meta_batch="same")
+    optimizer = samt.SAMT(samt.blocks(model), meta_batch="same")
     closure: Callable[[], Any] = samt.closure(model, LOSS, *regression(0))
     if not known_model:
         closure = functools.partial(closure)
@@ -190,7 +190,7 @@ def test_building_the_optimizer_moves_neither_the_global_rng_nor_the_model(
 ) -> None:
     model = MODELS["convolutional"]()
     before, rng = copy.deepcopy(model.state_dict()), torch.get_rng_state()
-    optimizer = samt.PaperSAMT(samt.blocks(model), **options)
+    optimizer = samt.SAMT(samt.blocks(model), **options)
     optimizer.load_state_dict(optimizer.state_dict())
     assert torch.equal(torch.get_rng_state(), rng)
     assert_same(dict(model.state_dict()), dict(before))
@@ -204,7 +204,7 @@ def test_the_meta_batch_may_come_from_another_model_whose_buffers_stay() -> None
         owner, _, leaf = name.rpartition(".")
         setattr(twin.get_submodule(owner), leaf, parameter)
     before = copy.deepcopy(dict(twin.named_buffers()))
-    optimizer = samt.PaperSAMT(samt.blocks(model), meta_batch="fresh")
+    optimizer = samt.SAMT(samt.blocks(model), meta_batch="fresh")
     meta = samt.closure(twin, LOSS, *regression(1))
     optimizer.step(samt.closure(model, LOSS, *regression(0)), meta)
     assert_same(dict(twin.named_buffers()), before)
@@ -229,7 +229,7 @@ def test_a_block_unused_in_this_batch_is_left_alone(
 ) -> None:
     model = TwoRoutes().double()
     model.route = route
-    optimizer = samt.PaperSAMT(samt.blocks(model), lr=0.1, weight_decay=0.1, **mode)
+    optimizer = samt.SAMT(samt.blocks(model), lr=0.1, weight_decay=0.1, **mode)
     unused = model.routes[1 - route]
     kept = copy.deepcopy(unused.state_dict())
     state = [copy.deepcopy(optimizer.state[p]["eta_model"]) for p in unused.parameters()]
@@ -254,7 +254,7 @@ def test_both_closure_styles_agree_where_a_block_is_unused(mode: dict[str, Any])
     for style in (Closure, WithBackward):
         torch.manual_seed(3)
         model = TwoRoutes().double()
-        optimizer = samt.PaperSAMT(samt.blocks(model), lr=0.1, **mode)
+        optimizer = samt.SAMT(samt.blocks(model), lr=0.1, **mode)
         for step in range(4):
             model.route = step % 2
             optimizer.step(style(model, LOSS, regression(step)))
@@ -265,7 +265,7 @@ def test_both_closure_styles_agree_where_a_block_is_unused(mode: dict[str, Any])
 def test_a_parameter_outside_the_optimizer_gets_no_gradient_even_where_a_block_is_unused() -> None:
     outside = nn.Linear(3, 3).double()
     model = nn.Sequential(TwoRoutes(), outside).double()
-    optimizer = samt.PaperSAMT(samt.blocks(model[0]), lr=0.1)
+    optimizer = samt.SAMT(samt.blocks(model[0]), lr=0.1)
     other = torch.optim.SGD(outside.parameters(), lr=0.1)
     optimizer.step(samt.closure(model, LOSS, *regression(0)))
     assert all(p.grad is None and p.requires_grad for p in outside.parameters())
@@ -312,12 +312,12 @@ def test_a_failure_in_any_evaluation_leaves_no_trace(
 ) -> None:
     model = MODELS["convolutional"]()
     model.get_parameter("head.bias").requires_grad_(False)
-    optimizer = samt.PaperSAMT(samt.blocks(model), lr=0.2, meta_lr=0.5, **options)
+    optimizer = samt.SAMT(samt.blocks(model), lr=0.2, meta_lr=0.5, **options)
     twin, twin_optimizer = copy.deepcopy((model, optimizer))
     loss_fn = Failing()
     loss_fn.failure = failure
 
-    def step(model: nn.Module, optimizer: samt.PaperSAMT, number: int) -> None:
+    def step(model: nn.Module, optimizer: samt.SAMT, number: int) -> None:
         closure = samt.closure(model, loss_fn, *batch("convolutional", number))
         other = samt.closure(model, loss_fn, *batch("convolutional", 50 + number))
         optimizer.step(closure, other if options.get("meta_batch") == "fresh" else None)
@@ -349,7 +349,7 @@ def test_a_failure_in_any_evaluation_leaves_no_trace(
 
 def test_a_failure_of_a_closure_with_backward_leaves_no_gradient() -> None:
     model = with_layer(nn.BatchNorm1d(6))
-    optimizer = samt.PaperSAMT(samt.blocks(model), meta_batch="same")
+    optimizer = samt.SAMT(samt.blocks(model), meta_batch="same")
     before = everything(model, optimizer)
     calls = 0
 
@@ -370,7 +370,7 @@ def test_a_failure_of_a_closure_with_backward_leaves_no_gradient() -> None:
 
 def test_a_failed_step_leaves_no_rows_in_the_history() -> None:
     model = MODELS["mlp"]()
-    optimizer = samt.PaperSAMT(samt.blocks(model), meta_batch="next")
+    optimizer = samt.SAMT(samt.blocks(model), meta_batch="next")
     history = samt.History(optimizer)
     loss_fn = Failing()
     loss_fn.fails_at, loss_fn.failure = 6, math.nan

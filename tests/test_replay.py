@@ -71,7 +71,7 @@ def work(depth: int, steps: int = 2, **options: Any) -> tuple[list[int], list[in
     """For each layer: forward passes, weight gradients, input gradients of the last step."""
     counts: Counts = Counter()
     model = counted_chain(depth, counts)
-    optimizer = samt.PaperSAMT(samt.blocks(model), **options)
+    optimizer = samt.SAMT(samt.blocks(model), **options)
     for step in range(steps):
         counts.clear()
         other = samt.closure(model, LOSS, *data(50)) if options["meta_batch"] == "fresh" else None
@@ -107,7 +107,7 @@ def test_same_takes_one_pass_more_than_there_are_blocks(depth: int) -> None:
     assert weight == [2] * depth
     assert below == [0, *(j + 1 for j in range(1, depth))]
     model = counted_chain(depth, Counter())
-    optimizer = samt.PaperSAMT(samt.blocks(model), meta_batch="same")
+    optimizer = samt.SAMT(samt.blocks(model), meta_batch="same")
     optimizer.step(samt.closure(model, LOSS, *data(0)))
     assert optimizer.passes == (depth + 1, depth + 1)
 
@@ -133,7 +133,7 @@ def test_a_frozen_layer_ahead_of_all_blocks_runs_once_for_each_batch() -> None:
     counts: Counts = Counter()
     model = counted_chain(4, counts)
     frozen = next(model.parameters()).requires_grad_(False)
-    optimizer = samt.PaperSAMT(samt.blocks(model)[1:], meta_batch="subset")
+    optimizer = samt.SAMT(samt.blocks(model)[1:], meta_batch="subset")
     optimizer.step(samt.closure(model, LOSS, *data(0)))
     assert counts["forward", 0] == 2
     assert counts["weight", 0] == counts["input", 0] == 0
@@ -271,7 +271,7 @@ def test_a_module_that_hides_its_calls_switches_replay_off(wrap: Any, meta_batch
     model = nn.Sequential(
         Layer(4, 6, 0, counts), wrap(nn.Sequential(nn.Tanh(), lin())), lin(6, 3)
     ).double()
-    optimizer = samt.PaperSAMT(samt.blocks(model), meta_batch=meta_batch)
+    optimizer = samt.SAMT(samt.blocks(model), meta_batch=meta_batch)
     optimizer.step(samt.closure(model, LOSS, *data(0)))
     assert counts["forward", 0] == optimizer.passes.forward
 
@@ -305,8 +305,8 @@ def test_an_exception_at_any_evaluation_leaves_modules_and_numbers_as_they_were(
     model, forwards = watched()
     reference = copy.deepcopy(model)
     reference[0].forward = lambda x: functional.linear(x, reference[0].weight) * 0.5
-    optimizer = samt.PaperSAMT(samt.blocks(model), **mode)
-    twin = samt.PaperSAMT(samt.blocks(reference), replay=False, **mode)
+    optimizer = samt.SAMT(samt.blocks(model), **mode)
+    twin = samt.SAMT(samt.blocks(reference), replay=False, **mode)
     bad, calls = 0, 0
 
     def fail(module: nn.Module, args: Any, output: Tensor) -> None:
@@ -333,7 +333,7 @@ def test_an_exception_at_any_evaluation_leaves_modules_and_numbers_as_they_were(
 
 def test_the_model_can_be_copied_and_saved_after_a_step() -> None:
     model = made(lambda: nn.Sequential(lin(4), nn.Sequential(nn.Tanh(), lin()), lin(6, 3)))
-    optimizer = samt.PaperSAMT(samt.blocks(model))
+    optimizer = samt.SAMT(samt.blocks(model))
     optimizer.step(samt.closure(model, LOSS, *data(0)))
     assert not any("forward" in module.__dict__ for module in model.modules())
     inputs = data(3)[0]
@@ -357,7 +357,7 @@ def test_no_output_is_kept_alive_after_the_step(mode: dict[str, Any], fails: boo
 
     for module in model.modules():
         module.register_forward_hook(note)
-    optimizer = samt.PaperSAMT(samt.blocks(model), **mode)
+    optimizer = samt.SAMT(samt.blocks(model), **mode)
     live = sum(type(o) is Tensor for o in gc.get_objects())
     if fails:
         with pytest.raises(ValueError, match="enough"):
@@ -392,7 +392,7 @@ def most_memory(**options: Any) -> int:
         saved.clear()
         return LOSS(outputs, targets)
 
-    optimizer = samt.PaperSAMT(samt.blocks(model), **options)
+    optimizer = samt.SAMT(samt.blocks(model), **options)
     inputs = torch.randn(width, 8)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         optimizer.step(samt.closure(model, loss_fn, inputs, inputs[:, 0].gt(0).long()))

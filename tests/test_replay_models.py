@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
 import samt
-from samt.blocks import Partition
+from samt.partition import Partition
 from samt.reference import SAMTReference
 
 from .conftest import Convolutional, Shared
@@ -386,7 +386,7 @@ def run(
     """Everything that a step may change, after each of several steps."""
     model = made(make)
     groups = partitioned(model, options.pop("partition", None))
-    optimizer = samt.PaperSAMT(groups, lr=0.3, meta_lr=0.5, **options)
+    optimizer = samt.SAMT(groups, lr=0.3, meta_lr=0.5, **options)
     after = []
     for step in range(steps):
         before_step(model, step)
@@ -429,7 +429,7 @@ def test_replay_equals_the_reference(name: str, mode: dict[str, Any]) -> None:
     model = made(MODELS[name])
     options = {key: value for key, value in mode.items() if key != "partition"}
     groups = partitioned(model, mode.get("partition"))
-    optimizer = samt.PaperSAMT(groups, lr=0.3, meta_lr=0.5, replay=True, **options)
+    optimizer = samt.SAMT(groups, lr=0.3, meta_lr=0.5, replay=True, **options)
     reference = SAMTReference(model, LOSS, optimizer.param_groups)
     for step in range(2):
         rng = torch.get_rng_state()

@@ -336,7 +336,7 @@ def test_a_block_may_hold_a_tensor_that_is_no_parameter_of_the_model(mode: dict[
         model = made(lambda: three(forward, mid=nn.Softsign()))
         tensors = [group["params"] for group in samt.blocks(model)]
         groups = [{"params": own} for own in (tensors[0], [scale], *tensors[1:])]
-        optimizer = samt.PaperSAMT(groups, lr=0.3, replay=replay, **mode)
+        optimizer = samt.SAMT(groups, lr=0.3, replay=replay, **mode)
         for step in range(3):
             fresh = mode["meta_batch"] == "fresh"
             meta = samt.closure(model, LOSS, *data(100 + step)) if fresh else None
@@ -353,7 +353,7 @@ def test_models_that_share_modules_may_be_evaluated_in_one_step(fails: bool) -> 
         twin = nn.Sequential(*model.children(), nn.Softsign())
         twin[1].forward = torch.sin  # model[1] too
         forward = twin[1].forward
-        optimizer = samt.PaperSAMT(samt.blocks(model), lr=0.3, meta_batch="fresh", replay=replay)
+        optimizer = samt.SAMT(samt.blocks(model), lr=0.3, meta_batch="fresh", replay=replay)
         evaluations = 0
 
         def loss(outputs: Tensor, targets: Tensor) -> Tensor:

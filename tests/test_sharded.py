@@ -27,7 +27,7 @@ pytestmark = [
     pytest.mark.skipif(not (dist.is_available() and dist.is_gloo_available()), reason="needs gloo"),
 ]
 STEPS = 18
-Run = tuple[nn.Module, samt.SAMT]
+Run = tuple[nn.Module, samt.AutoSAMT]
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def trained(
     model = sharded(size, mesh_of)
     frozen = model.get_parameter("2.bias")
     frozen.requires_grad_(False)
-    optimizer = samt.SAMT(samt.blocks(model, partition), **{**OFTEN, **options})
+    optimizer = samt.AutoSAMT(samt.blocks(model, partition), **{**OFTEN, **options})
     history = samt.History(optimizer)
     place = (rank // 2, size // 2) if mesh_of == "tensor parallel" and size > 1 else (rank, size)
     train((model, optimizer), range(STEPS), *place)
@@ -124,12 +124,15 @@ def test_it_is_as_one_process_on_the_joined_batch(
 
 
 def resumed(rank: int, size: int, folder: str, stop: int) -> None:
-    run: Run = (model := sharded(size), samt.SAMT(samt.blocks(model), **OFTEN))
+    run: Run = (model := sharded(size), samt.AutoSAMT(samt.blocks(model), **OFTEN))
     train(run, range(stop), rank, size)
     weights, state = get_state_dict(*run)
     save({"model": weights, "optimizer": state}, checkpoint_id=folder)
     train(run, range(stop, STEPS), rank, size)
-    again: Run = (model := sharded(size, seed=1), samt.SAMT(samt.blocks(model), seed=9, **OFTEN))
+    again: Run = (
+        model := sharded(size, seed=1),
+        samt.AutoSAMT(samt.blocks(model), seed=9, **OFTEN),
+    )
     weights, state = get_state_dict(*again)
     states: dict[str, Any] = {"model": weights, "optimizer": state}
     load(states, checkpoint_id=folder)
@@ -148,7 +151,7 @@ def test_a_distributed_checkpoint_goes_on_bit_for_bit(
 
 def scaled(rank: int, size: int) -> dict[str, Tensor]:
     model = sharded(size)
-    optimizer = samt.SAMT(samt.blocks(model), **OFTEN)
+    optimizer = samt.AutoSAMT(samt.blocks(model), **OFTEN)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12, growth_interval=4)
     for step in range(STEPS):
         for overflows in (True, False) if step in (2, 9) and size > 1 else (False,):
@@ -174,10 +177,10 @@ def test_scaled_and_clipped_gradients(world: World) -> None:
 def refusals(rank: int, size: int) -> None:
     model = sharded(size)
     with pytest.raises(UnsupportedGradientError, match="use preset='auto'") as caught:
-        samt.SAMT(samt.blocks(model), preset="paper")
+        samt.AutoSAMT(samt.blocks(model), preset="paper")
     assert "\n" not in str(caught.value)
     with pytest.raises(OptionError, match="leave process_group out"):
-        samt.SAMT(samt.blocks(model), process_group=dist.group.WORLD)
+        samt.AutoSAMT(samt.blocks(model), process_group=dist.group.WORLD)
 
 
 def test_what_cannot_work_names_its_cure(world: World) -> None:

@@ -51,7 +51,7 @@ class Method:
         """Why it cannot be measured here; empty if it can."""
         if find_spec(self.package) is None:
             return f"{self.package} is not installed"
-        if self.compiled and "compile" not in inspect.signature(samt.PaperSAMT).parameters:
+        if self.compiled and "compile" not in inspect.signature(samt.SAMT).parameters:
             return "this samt has no option compile"
         return ""
 

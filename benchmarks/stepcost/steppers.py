@@ -49,13 +49,13 @@ def stepper(method: Method, model: nn.Module, batch: Batch) -> Stepper:
     return _Plain(model, batch, _OPTIMIZERS[method.key](list(model.parameters())))
 
 
-def _samt_optimizer(method: Method, model: nn.Module) -> samt.PaperSAMT:
+def _samt_optimizer(method: Method, model: nn.Module) -> samt.SAMT:
     blocks = samt.blocks(model, 1 if method.mode == "whole" else None)
     options: dict[str, Any] = {**_SMALL_STEPS, "step_size": method.granularity}
     options["meta_batch"] = "next" if method.mode == "whole" else method.mode
     if method.compiled:
         options["compile"] = True
-    return samt.PaperSAMT(blocks, **options)
+    return samt.SAMT(blocks, **options)
 
 
 class _Plain:
@@ -78,7 +78,7 @@ class _Plain:
 
 
 class _Samt:
-    def __init__(self, model: nn.Module, batch: Batch, optimizer: samt.PaperSAMT) -> None:
+    def __init__(self, model: nn.Module, batch: Batch, optimizer: samt.SAMT) -> None:
         self._model, self._batch, self._optimizer = model, batch, optimizer
 
     @property
@@ -92,7 +92,7 @@ class _Samt:
 class _Reference:
     """The algorithm line by line: a whole forward pass for every gradient."""
 
-    def __init__(self, model: nn.Module, batch: Batch, optimizer: samt.PaperSAMT) -> None:
+    def __init__(self, model: nn.Module, batch: Batch, optimizer: samt.SAMT) -> None:
         self._count = 0
         self._batch = batch
         self._reference = SAMTReference(model, self._loss, optimizer.param_groups)

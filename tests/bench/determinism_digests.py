@@ -63,7 +63,7 @@ def _plain_loop(preset: str) -> dict[str, Any]:
     targets = inputs[:, :5].argmax(1)
     loss_fn: Callable[..., torch.Tensor] = nn.functional.cross_entropy
     options: dict[str, Any] = {"preset": preset} if preset == "paper" else {}
-    optimizer = samt.SAMT(samt.blocks(model), **options)
+    optimizer = samt.AutoSAMT(samt.blocks(model), **options)
     for _ in range(15):
         optimizer.step(samt.closure(model, loss_fn, inputs, targets))
     return {"model": model.state_dict(), "optimizer": optimizer.state_dict()}

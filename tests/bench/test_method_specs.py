@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import samt
-from samt.auto import AutoSAMT
+from samt import AutoSAMT
 from samt.baselines import SGDHD, AdamHD, Dante, SGDNesterovHD
 from samt.bench.errors import SettingsError
 from samt.bench.method_specs import METHOD_OPTIONS, SOLVERS, parse_spec
@@ -27,7 +27,7 @@ _NOT_ON_THE_COMMAND_LINE = {
     "total_steps",
 }
 _CONSTRUCTORS: dict[str, Any] = {
-    "samt": samt.PaperSAMT,
+    "samt": samt.SAMT,
     "samt-auto": AutoSAMT,
     "sgd-hd": SGDHD,
     "sgdn-hd": SGDNesterovHD,

@@ -50,7 +50,7 @@ def test_every_network_learns(name: str, dropout: float) -> None:
     model = models.build(name, data, (8,), dropout)
     assert any(isinstance(module, nn.Dropout) for module in model.modules()) == bool(dropout)
     assert not any(isinstance(module, nn.ReLU) for module in model.modules())
-    optimizer = samt.PaperSAMT(samt.blocks(model), lr=0.01)
+    optimizer = samt.SAMT(samt.blocks(model), lr=0.01)
     inputs, targets = data.train.tensors()
     before = [parameter.clone() for parameter in model.parameters()]
     optimizer.step(samt.closure(model, nn.functional.cross_entropy, inputs, targets))
@@ -105,7 +105,7 @@ def test_the_transformer_learns_to_repeat(dropout: float) -> None:
     assert sum(isinstance(module, nn.Dropout) and bool(module.p) for module in model.modules()) == (
         2 if dropout else 0
     )
-    optimizer = samt.SAMT(samt.blocks(model))
+    optimizer = samt.AutoSAMT(samt.blocks(model))
     assert len(optimizer.param_groups) == 16  # each linear map, norm and embedding
     for _ in range(200):
         pairs = torch.randint(0, 7, (32, 2)).repeat(1, 5)

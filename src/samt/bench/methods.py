@@ -13,7 +13,7 @@ from schedulefree import AdamWScheduleFree
 from torch import Tensor, nn
 
 import samt
-from samt.auto import AutoSAMT
+from samt import AutoSAMT
 from samt.baselines import SGDHD, AdamHD, Dante, SGDNesterovHD
 from samt.bench.errors import SettingsError
 from samt.bench.method_specs import SOLVERS, MethodSpec
@@ -137,13 +137,13 @@ class OptimizerMethod(Method):
 class WatchedMethod(OptimizerMethod):
     """An optimizer with a history of its step sizes; arguments as of `OptimizerMethod`."""
 
-    optimizer: samt.SAMT
+    optimizer: samt.AutoSAMT
 
     def __init__(
         self,
         model: nn.Module,
         loss_fn: LossFunction,
-        optimizer: samt.SAMT,
+        optimizer: samt.AutoSAMT,
         schedule: str = "constant",
     ) -> None:
         super().__init__(model, loss_fn, optimizer, schedule)
@@ -180,10 +180,10 @@ class WatchedMethod(OptimizerMethod):
 class SamtMethod(WatchedMethod):
     """SAMT, or what is built on it; arguments as of `OptimizerMethod`."""
 
-    optimizer: samt.PaperSAMT
+    optimizer: samt.SAMT
 
     def __init__(
-        self, model: nn.Module, loss_fn: LossFunction, optimizer: samt.PaperSAMT, schedule: str
+        self, model: nn.Module, loss_fn: LossFunction, optimizer: samt.SAMT, schedule: str
     ) -> None:
         super().__init__(model, loss_fn, optimizer, schedule)
         self._fresh = optimizer.defaults["meta_batch"] == "fresh"
@@ -389,7 +389,7 @@ def build(
         return AutoMethod(model, loss_fn, AutoSAMT(groups, **options, seed=seed), annealed)
     schedule = options.pop("schedule", "constant")
     if spec.name == "samt":
-        return SamtMethod(model, loss_fn, samt.PaperSAMT(groups, **options, seed=seed), schedule)
+        return SamtMethod(model, loss_fn, samt.SAMT(groups, **options, seed=seed), schedule)
     if spec.name == "dante":
         return SamtMethod(model, loss_fn, Dante(groups, **options), schedule)
     if spec.name == "schedule-free":
