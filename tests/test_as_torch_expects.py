@@ -22,8 +22,9 @@ import samt
 from samt.baselines import SGDHD, AdamHD, Dante, SGDNesterovHD
 from samt.errors import UnknownOptionError
 
-from .conftest import batch, mlp
-from .test_checkpoint import assert_same
+from .support.batches import batch
+from .support.comparisons import assert_same
+from .support.models import mlp
 
 LOSS = nn.functional.cross_entropy
 Make = Callable[..., Optimizer]

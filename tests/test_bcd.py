@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from samt.baselines.bcd import BCD
 
-from .test_layerwise import NETWORKS, data, gradient, loss_of, solver
+from .support.layerwise import NETWORKS, data, gradient, loss_of, solver
 
 NETS = pytest.mark.parametrize(("hidden", "activation"), NETWORKS)
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 import samt
 from samt.errors import PartitionError
 
-from .conftest import MODELS, batch
+from .support.batches import batch
+from .support.models import MODELS
 
 LOSS = nn.functional.cross_entropy
 

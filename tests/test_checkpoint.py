@@ -15,37 +15,15 @@ import torch
 from torch import Tensor, nn
 
 import samt
-from samt.partition import Partition
 from samt.errors import CheckpointMismatchError
+from samt.partition import Partition
 
-from .conftest import MODELS, batch
+from .support.batches import batch
+from .support.checkpoints import Run, load, saved, through_a_file
+from .support.comparisons import assert_same
+from .support.models import MODELS
 
 LOSS = nn.functional.cross_entropy
-Run = tuple[nn.Module, samt.SAMT]
-
-
-def assert_same(actual: Any, expected: Any, where: str = "") -> None:
-    """Equal structure, types, dtypes and bits."""
-    if isinstance(expected, Tensor):
-        assert isinstance(actual, Tensor), where
-        assert actual.dtype == expected.dtype, where
-        assert torch.equal(actual, expected), where
-    elif isinstance(expected, dict):
-        assert isinstance(actual, dict), where
-        assert actual.keys() == expected.keys(), where
-        for key, value in expected.items():
-            assert_same(actual[key], value, f"{where}[{key!r}]")
-    elif isinstance(expected, list | tuple):
-        assert len(actual) == len(expected), where
-        for index, (one, other) in enumerate(zip(actual, expected, strict=True)):
-            assert_same(one, other, f"{where}[{index}]")
-    else:
-        assert actual == expected, where
-
-
-def saved(model: nn.Module, optimizer: samt.SAMT) -> dict[str, Any]:
-    """Weights, buffers and the whole state of the optimizer, as values."""
-    return copy.deepcopy({"model": model.state_dict(), "optimizer": optimizer.state_dict()})
 
 
 def build(
@@ -65,16 +43,6 @@ def train(run: Run, steps: Iterable[int], kind: str = "mlp") -> None:
         torch.manual_seed(step)
         other = samt.closure(model, LOSS, *batch(kind, 100 + step)) if fresh else None
         optimizer.step(samt.closure(model, LOSS, *batch(kind, step)), other)
-
-
-def through_a_file(value: Any, path: Path) -> Any:
-    torch.save(value, path / "checkpoint.pt")
-    return torch.load(path / "checkpoint.pt", weights_only=True)
-
-
-def load(run: Run, checkpoint: dict[str, Any]) -> None:
-    run[0].load_state_dict(checkpoint["model"])
-    run[1].load_state_dict(checkpoint["optimizer"])
 
 
 def last_dimension(tensor: Tensor) -> torch.Size:

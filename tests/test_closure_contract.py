@@ -13,8 +13,10 @@ from torch import Tensor, nn
 import samt
 from samt import errors
 
-from .conftest import MODELS, batch
-from .test_checkpoint import assert_same
+from .support.batches import batch
+from .support.comparisons import assert_same
+from .support.models import MODELS
+from .support.snapshots import everything
 
 LOSS = nn.functional.cross_entropy
 
@@ -101,21 +103,6 @@ def meta_of(optimizer: samt.SAMT, model: nn.Module, style: str = "plain") -> Cou
     groups = optimizer.param_groups
     needed = any(g["meta_batch"] in ("subset", "fresh") and g["parts"] != "fixed" for g in groups)
     return Counting(model, batch("mlp", 99, 4), style) if needed else None
-
-
-def everything(model: nn.Module, optimizer: samt.SAMT) -> dict[str, Any]:
-    """All that a failed step has to put back."""
-    found: dict[str, Any] = {
-        "model": model.state_dict(),
-        "parameters": dict(model.named_parameters()),
-        "gradients": {name: p.grad for name, p in model.named_parameters()},
-        "requires_grad": {name: p.requires_grad for name, p in model.named_parameters()},
-        "optimizer": optimizer.state_dict(),
-        "passes": optimizer.passes,
-        "rng": torch.get_rng_state(),
-        "history": len(optimizer.history.entries) if optimizer.history else None,
-    }
-    return copy.deepcopy({**found, "parameters": {n: p.data for n, p in model.named_parameters()}})
 
 
 @pytest.mark.parametrize(("options", "evaluations"), MODES, ids=str)

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 import samt
 from samt.errors import NonFiniteLossError, OptionError
 
-from .conftest import Convolutional, batch, mlp
-from .test_checkpoint import assert_same
+from .support.batches import batch
+from .support.comparisons import assert_same
+from .support.models import Convolutional, mlp
 
 LOSS = nn.functional.cross_entropy
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")

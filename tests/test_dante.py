@@ -23,8 +23,10 @@ from samt.errors import (
     UnknownOptionError,
 )
 
-from .conftest import MODELS, batch
-from .test_checkpoint import assert_same, through_a_file
+from .support.batches import batch
+from .support.checkpoints import through_a_file
+from .support.comparisons import assert_same
+from .support.models import MODELS
 
 LOSS = nn.functional.cross_entropy
 KINDS = list(MODELS)

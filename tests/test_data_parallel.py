@@ -18,14 +18,15 @@ from torch.nn.parallel import DistributedDataParallel
 import samt
 from samt.errors import GradScalerUnsupportedError, NonFiniteLossError, OptionError
 
-from .conftest import Batch, batch, mlp
-from .processes import World
-from .test_checkpoint import assert_same
+from .support.batches import batch
+from .support.comparisons import assert_same
+from .support.models import mlp
+from .support.processes import World
+from .support.ranks import LOSS, OFTEN, part
 
 pytestmark = pytest.mark.skipif(
     not (dist.is_available() and dist.is_gloo_available()), reason="needs gloo"
 )
-LOSS = nn.functional.cross_entropy
 STEPS = 15
 
 
@@ -57,16 +58,6 @@ class Outcome(NamedTuple):
     losses: list[Tensor]
     rows: list[dict[str, Any]]
     passes: samt.Passes
-
-
-def part(data: Batch, rank: int, size: int) -> Batch:
-    """A rank's samples: it takes every size-th pair of two.
-
-    Every second sample of its part is then every second sample of the whole batch, as the
-    meta batch `subset` wants it.
-    """
-    pairs = torch.arange(len(data[0])).view(-1, 2)[rank::size].flatten()
-    return data[0][pairs], data[1][pairs]
 
 
 def train(rank: int, size: int, case: Case) -> Outcome:
@@ -101,7 +92,6 @@ def train(rank: int, size: int, case: Case) -> Outcome:
     )
 
 
-OFTEN: dict[str, Any] = {"preset": "auto", "total_steps": 20, "meta_every": 3}
 CASES = {
     "auto": Case(OFTEN),
     "auto, closure": Case(OFTEN, closure=True),

@@ -20,9 +20,10 @@ from torch.optim import Optimizer
 import samt
 from samt.baselines import AdamHD
 
-from .conftest import MODELS, batch
-from .processes import World
-from .test_data_parallel import LOSS, OFTEN, part
+from .support.batches import batch
+from .support.models import MODELS
+from .support.processes import World
+from .support.ranks import LOSS, OFTEN, part
 
 pytestmark = [
     pytest.mark.skipif(not dist.is_available(), reason="needs torch.distributed"),

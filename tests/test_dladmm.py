@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from samt.baselines.dladmm import DLADMM
 
-from .test_layerwise import NETWORKS, data, gradient, loss_of, minimiser, solver
+from .support.layerwise import NETWORKS, data, gradient, loss_of, minimiser, solver
 
 
 def lagrangian(made: DLADMM, **changed: tuple[int, Tensor]) -> Tensor:

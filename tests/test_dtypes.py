@@ -15,12 +15,14 @@ from torch import Tensor, nn
 
 import samt
 from samt import errors
-from samt.partition import Partition
 from samt.closures import Closure
+from samt.partition import Partition
 
-from .conftest import MODELS, Convolutional, batch
-from .test_checkpoint import Run, assert_same, load, saved, through_a_file
-from .test_closure_contract import everything
+from .support.batches import batch
+from .support.checkpoints import Run, load, saved, through_a_file
+from .support.comparisons import assert_same
+from .support.models import MODELS, Convolutional
+from .support.snapshots import everything
 
 LOSS = nn.functional.cross_entropy
 DTYPES = [torch.float64, torch.float32, torch.bfloat16]

@@ -20,17 +20,17 @@ from samt.baselines.hypergradient_base import HypergradientDescent
 from samt.closures import Closure
 from samt.reference import Reference, Tensors
 
-from .conftest import Batch
-from .optimizer_machine import (
+from .support.batches import Batch
+from .support.closures import WithBackward
+from .support.comparisons import assert_close
+from .support.optimizer_machine import (
     CHOICES,
     SEARCH,
     OneEvaluationMachine,
     OptimizerMachine,
-    assert_close,
     faulty,
     loss_fn,
 )
-from .test_repeated_evaluation import WithBackward
 
 
 class GradientReference(Reference):

@@ -18,7 +18,8 @@ from torch.utils.tensorboard import SummaryWriter
 import samt
 from samt.errors import MissingPackageError
 
-from .conftest import batch, mlp
+from .support.batches import batch
+from .support.models import mlp
 
 mpl.use("Agg")
 LOSS = nn.functional.cross_entropy

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -12,19 +11,11 @@ from torch import Tensor, nn
 
 import samt
 from samt.baselines import SGDHD, AdamHD, SGDNesterovHD
-from samt.baselines.hypergradient_base import HypergradientDescent
 
-from .conftest import MODELS, batch
-from .test_checkpoint import assert_same
-
-LOSS = nn.functional.cross_entropy
-METHODS: dict[str, tuple[Callable[..., HypergradientDescent], dict[str, Any]]] = {
-    "sgd": (SGDHD, {"lr": 0.1, "hypergrad_lr": 1e-3}),
-    "sgd, momentum": (SGDHD, {"lr": 0.05, "hypergrad_lr": 1e-3, "momentum": 0.8}),
-    "nesterov": (SGDNesterovHD, {"lr": 0.05, "hypergrad_lr": 1e-3, "momentum": 0.7}),
-    "adam": (AdamHD, {"lr": 0.01, "hypergrad_lr": 1e-3, "betas": (0.8, 0.95), "eps": 1e-3}),
-}
-RULES = {"additive": 1.0, "multiplicative": 100.0}  # and what makes its β as effective
+from .support.batches import batch
+from .support.comparisons import assert_same
+from .support.hypergradient import LOSS, METHODS, RULES, alpha_of, build, descend, loss_of, train
+from .support.models import MODELS
 
 
 class Quadratic(nn.Module):
@@ -69,20 +60,6 @@ def by_hand(kind: str, rule: str, model: Quadratic, steps: int, o: dict[str, Any
         theta = theta - alpha * u
         trace.append((alpha, theta))
     return trace
-
-
-def loss_of(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
-    return LOSS(model(inputs), targets)
-
-
-def descend(model: Callable[[], Tensor], optimizer: torch.optim.Optimizer) -> None:
-    optimizer.zero_grad()
-    model().backward()
-    optimizer.step()
-
-
-def alpha_of(optimizer: torch.optim.Optimizer, group: int = 0) -> float:
-    return float(optimizer.param_groups[group]["lr"])
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.3])
@@ -175,19 +152,6 @@ def test_with_hypergrad_lr_0_it_is_the_optimizer_of_torch(
     rounding = {torch.float32: 1e-5, torch.float64: 1e-13}[dtype] if "adam" in what else 0.0
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other, rtol=rounding, atol=rounding)
-
-
-def build(kind: str, seed: int, **more: Any) -> tuple[nn.Module, HypergradientDescent]:
-    make, options = METHODS[kind]
-    torch.manual_seed(seed)
-    model = MODELS["mlp"]()
-    return model, make(samt.blocks(model), **{**options, "hypergrad_lr": 1e-2, **more})
-
-
-def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> None:
-    for step in steps:
-        inputs, targets = batch("mlp", step)
-        descend(partial(loss_of, model, inputs, targets), optimizer)
 
 
 @pytest.mark.parametrize("kind", METHODS)

@@ -20,9 +20,10 @@ from samt.baselines import SGDHD, AdamHD, SGDNesterovHD, hypergradient_base
 from samt.baselines.hypergradient_base import HypergradientDescent
 from samt.errors import OptionError, UnknownOptionError, UnsupportedGradientError
 
-from .conftest import batch
-from .test_checkpoint import assert_same, through_a_file
-from .test_hypergradient import LOSS, METHODS, RULES, alpha_of, build, train
+from .support.batches import batch
+from .support.checkpoints import through_a_file
+from .support.comparisons import assert_same
+from .support.hypergradient import LOSS, METHODS, RULES, alpha_of, build, train
 
 KINDS: list[type[HypergradientDescent]] = [SGDHD, SGDNesterovHD, AdamHD]
 

@@ -17,7 +17,8 @@ import samt
 from samt.errors import OptionError
 from samt.integrations.newest import Newest
 
-from .conftest import batch, mlp
+from .support.batches import batch
+from .support.models import mlp
 
 LOSS = nn.functional.cross_entropy
 STEPS, EVERY = 12, 4

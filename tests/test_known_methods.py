@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 import samt
 
-from .conftest import MODELS, batch, mlp
+from .support.batches import batch
+from .support.models import MODELS, mlp
 
 LOSS = nn.functional.cross_entropy
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import pytest
@@ -17,7 +16,9 @@ import samt
 from samt.partition import Partition
 from samt.reference import SAMTReference
 
-from .conftest import MODELS, batch
+from .support.batches import batch
+from .support.comparisons import assert_equal
+from .support.models import MODELS
 
 LOSS = nn.functional.cross_entropy
 
@@ -53,14 +54,6 @@ def compare(
             expected_state = reference.state(index)
             for name, parameter in zip(group["param_names"], group["params"], strict=True):
                 assert_equal(optimizer.state[parameter], expected_state[name])
-
-
-def assert_equal(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    assert actual.keys() == expected.keys()
-    for name, value in expected.items():
-        torch.testing.assert_close(
-            actual[name].detach(), value, rtol=1e-9, atol=1e-11, msg=partial("{}: {}".format, name)
-        )
 
 
 SHAPES = ["scalar", "row", "column", "element", lambda tensor: tensor.shape[-1:]]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from samt.baselines.mdlam import MDLAM
 
-from .test_layerwise import NETWORKS, data, gradient, loss_of, minimiser, solver
+from .support.layerwise import NETWORKS, data, gradient, loss_of, minimiser, solver
 
 FORMS = pytest.mark.parametrize("accelerated", [True, False])
 NETS = pytest.mark.parametrize(("hidden", "activation"), NETWORKS)

@@ -15,7 +15,8 @@ from samt import finite
 from samt.eta_model import EtaModels, initial_eta_model
 from samt.step_size import combine, combine_backward, step_size_shape
 
-from .conftest import batch, mlp
+from .support.batches import batch
+from .support.models import mlp
 
 SHAPES = ["scalar", "row", "column", "element", lambda tensor: tensor.shape[-1:]]
 LOSS = nn.functional.cross_entropy

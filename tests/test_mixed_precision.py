@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 import samt
 
-from .conftest import MODELS, batch
-from .test_checkpoint import assert_same
+from .support.batches import batch
+from .support.comparisons import assert_same
+from .support.models import MODELS
 
 LOSS = nn.functional.cross_entropy
 OFTEN: dict[str, Any] = {"total_steps": 24, "meta_every": 3}

@@ -18,8 +18,8 @@ from samt import adam_step, auto, auto_step_sizes, finite
 from samt.baselines import SGDHD, AdamHD, Dante, SGDNesterovHD
 from samt.errors import NonFiniteLossError, SAMTError
 
-from .test_checkpoint import assert_same
-from .test_finite import NobodyLooks, to_host
+from .support.accelerators import NobodyLooks, to_host
+from .support.comparisons import assert_same
 
 LOSS = nn.functional.mse_loss
 Make = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]

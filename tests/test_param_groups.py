@@ -18,9 +18,11 @@ import samt
 from samt import errors
 from samt.closures import Closure
 
-from .conftest import MODELS, batch
-from .test_checkpoint import assert_same
-from .test_repeated_evaluation import MODES, TwoRoutes, WithBackward, regression, with_layer
+from .support.batches import batch, regression
+from .support.closures import WithBackward
+from .support.comparisons import assert_same
+from .support.models import MODELS, TwoRoutes, with_layer
+from .support.modes import MODES
 
 LOSS = nn.functional.cross_entropy
 

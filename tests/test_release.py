@@ -56,7 +56,13 @@ def test_the_sdist_has_what_the_tests_need(dist: Path) -> None:
     (found,) = dist.glob("*.tar.gz")
     with tarfile.open(found) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    for name in ("README.md", "LICENSE", "CITATION.cff", "tests/test_auto.py", "paper/table2.yaml"):
+    for name in (
+        "README.md",
+        "LICENSE",
+        "CITATION.cff",
+        "tests/test_auto_samt.py",
+        "paper/table2.yaml",
+    ):
         assert name in names
     assert "examples/plain_loop.py" in names
 

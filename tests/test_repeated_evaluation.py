@@ -16,9 +16,12 @@ from torch.nn.utils.parametrizations import spectral_norm
 import samt
 from samt.closures import Closure
 
-from .conftest import MODELS, batch
-from .test_checkpoint import assert_same
-from .test_closure_contract import everything
+from .support.batches import batch, regression
+from .support.closures import Fault, WithBackward, failing
+from .support.comparisons import assert_same
+from .support.models import MODELS, TwoRoutes, with_layer
+from .support.modes import MODES
+from .support.snapshots import everything
 
 LOSS = nn.functional.mse_loss
 
@@ -54,30 +57,6 @@ class Recording(nn.Module):
         return x * self.masks[-1]
 
 
-class TwoRoutes(nn.Module):
-    """One route of two, chosen by hand; in each, something that evaluation changes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.routes = nn.ModuleList([nn.Linear(4, 6), nn.Linear(4, 6)])
-        self.norm = nn.BatchNorm1d(6)
-        self.dropout = nn.Dropout(0.3)
-        self.last = nn.Linear(6, 3)
-        self.route = 1
-        self.outputs: list[Tensor] = []
-
-    def forward(self, x: Tensor) -> Tensor:
-        hidden = self.dropout(self.norm(self.routes[self.route](x)))
-        self.outputs.append(hidden.detach())
-        return self.last(hidden)
-
-
-def with_layer(layer: nn.Module) -> nn.Module:
-    return nn.Sequential(
-        nn.Linear(4, 6), nn.Tanh(), layer, nn.Dropout(0.3), nn.Linear(6, 3)
-    ).double()
-
-
 LAYERS: dict[str, Callable[[], nn.Module]] = {
     "batch norm": lambda: nn.BatchNorm1d(6),
     "batch norm, cumulative average": lambda: nn.BatchNorm1d(6, momentum=None),
@@ -87,20 +66,6 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     "spectral norm": lambda: spectral_norm(nn.Linear(6, 6)),
     "reassigned buffer": Reassigning,
 }
-MODES: list[dict[str, Any]] = [
-    {},
-    {"meta_batch": "same"},
-    {"meta_batch": "next"},
-    {"meta_batch": "fresh"},
-    {"parts": "fixed"},
-    {"inner_steps": 2, "order": "reverse"},
-    {"order": "cyclic", "meta_batch": "next"},
-]
-
-
-def regression(seed: int, size: int = 8) -> tuple[Tensor, Tensor]:
-    inputs, _ = batch("mlp", seed, size)
-    return inputs, torch.sin(3 * inputs[:, :3])
 
 
 @pytest.mark.parametrize("mode", MODES, ids=str)
@@ -211,16 +176,6 @@ def test_the_meta_batch_may_come_from_another_model_whose_buffers_stay() -> None
     assert int(model.get_buffer("2.num_batches_tracked")) == 1
 
 
-class WithBackward(Closure):
-    """samt.closure, but calling `zero_grad` and `backward` itself."""
-
-    def __call__(self) -> Tensor:
-        self.model.zero_grad()
-        loss = super().__call__()
-        loss.backward()
-        return loss
-
-
 @pytest.mark.parametrize("style", [Closure, WithBackward])
 @pytest.mark.parametrize("route", [0, 1])
 @pytest.mark.parametrize("mode", MODES[:3], ids=str)
@@ -274,24 +229,6 @@ def test_a_parameter_outside_the_optimizer_gets_no_gradient_even_where_a_block_i
     assert_same(dict(outside.state_dict()), dict(kept))
 
 
-class Failing:
-    """A loss function that goes wrong in one of its calls."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-        self.fails_at = 0
-        self.failure: BaseException | float = 0.0
-
-    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        self.calls += 1
-        loss = nn.functional.cross_entropy(outputs, targets)
-        if self.calls == self.fails_at:
-            if isinstance(self.failure, BaseException):
-                raise self.failure
-            loss = loss * self.failure
-        return loss
-
-
 FAILURES: list[BaseException | float] = [ValueError("no"), KeyboardInterrupt(), math.nan, math.inf]
 
 
@@ -314,8 +251,8 @@ def test_a_failure_in_any_evaluation_leaves_no_trace(
     model.get_parameter("head.bias").requires_grad_(False)
     optimizer = samt.SAMT(samt.blocks(model), lr=0.2, meta_lr=0.5, **options)
     twin, twin_optimizer = copy.deepcopy((model, optimizer))
-    loss_fn = Failing()
-    loss_fn.failure = failure
+    fault = Fault(failure)
+    loss_fn = failing(fault)
 
     def step(model: nn.Module, optimizer: samt.SAMT, number: int) -> None:
         closure = samt.closure(model, loss_fn, *batch("convolutional", number))
@@ -324,19 +261,19 @@ def test_a_failure_in_any_evaluation_leaves_no_trace(
 
     torch.manual_seed(0)
     step(model, optimizer, 0)
-    evaluations = loss_fn.calls
+    evaluations = fault.calls
     expected: type[BaseException] = samt.errors.NonFiniteLossError
     if isinstance(failure, BaseException):
         expected = type(failure)
     for fails_at in range(1, evaluations + 1):
         before = everything(model, optimizer)
-        loss_fn.calls, loss_fn.fails_at = 0, fails_at
+        fault.calls, fault.fails_at = 0, fails_at
         with pytest.raises(expected) as caught:
             step(model, optimizer, 1)
-        assert loss_fn.calls == fails_at
+        assert fault.calls == fails_at
         assert "\n" not in str(caught.value)
         assert_same(everything(model, optimizer), before)
-    loss_fn.fails_at = 0
+    fault.fails_at = 0
     for number in (1, 2):
         step(model, optimizer, number)
     rng = torch.get_rng_state()
@@ -372,9 +309,9 @@ def test_a_failed_step_leaves_no_rows_in_the_history() -> None:
     model = MODELS["mlp"]()
     optimizer = samt.SAMT(samt.blocks(model), meta_batch="next")
     history = samt.History(optimizer)
-    loss_fn = Failing()
-    loss_fn.fails_at, loss_fn.failure = 6, math.nan
-    closure = samt.closure(model, loss_fn, *batch("mlp", 0))
+    fault = Fault(math.nan)
+    fault.fails_at = 6
+    closure = samt.closure(model, failing(fault), *batch("mlp", 0))
     optimizer.step(closure)
     rows = history.rows
     with pytest.raises(samt.errors.NonFiniteLossError):

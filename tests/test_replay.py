@@ -18,9 +18,10 @@ from torch.nn import functional
 
 import samt
 
-from .test_checkpoint import assert_same
-from .test_closure_contract import everything
-from .test_replay_models import LOSS, Net, assert_replay_changes_nothing, data, lin, made, three
+from .support.comparisons import assert_same
+from .support.replay import LOSS, assert_replay_changes_nothing, data
+from .support.replayed_models import Net, lin, made, three
+from .support.snapshots import everything
 
 Counts = Counter[tuple[str, int]]
 DEPTHS = [3, 5]

@@ -12,33 +12,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
-from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
 import samt
-from samt.partition import Partition
 from samt.reference import SAMTReference
 
-from .conftest import Convolutional, Shared
-from .test_checkpoint import assert_same
-from .test_closure_contract import everything
-from .test_matches_reference import assert_equal
+from .support.comparisons import assert_equal
+from .support.models import Convolutional, Shared
+from .support.replay import LOSS, MODES, assert_replay_changes_nothing, data, partitioned
+from .support.replayed_models import Net, chain, lin, made, segment, three, thrice, with_functions
 
-LOSS = functional.cross_entropy
 Batch = tuple[Tensor, Tensor]
-
-
-class Net(nn.Module):
-    """Named submodules and parameters, and a function that runs them."""
-
-    def __init__(self, run: Callable[[Any, Tensor], Tensor], **members: Any) -> None:
-        super().__init__()
-        self.run = run
-        for name, member in members.items():
-            setattr(self, name, member)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.run(self, x)
 
 
 class Returning(nn.Module):
@@ -78,47 +62,6 @@ class Counting(nn.Module):
         return torch.tanh(x)
 
 
-class Advancing(nn.Module):
-    """A buffer that every call changes and every call uses."""
-
-    count: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("count", torch.ones(()))
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.count.add_(1)
-        return x / self.count.clone()
-
-
-class Stashing(nn.Module):
-    """Leaves a penalty on its output for its caller, as routers and variational layers do."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = nn.Linear(6, 6)
-        self.penalty = torch.zeros(())
-
-    def forward(self, x: Tensor) -> Tensor:
-        output = torch.tanh(self.linear(x))
-        self.penalty = output.square().mean()
-        return output
-
-
-def lin(inputs: int = 6, outputs: int = 6) -> nn.Linear:
-    return nn.Linear(inputs, outputs)
-
-
-def chain(*inside: nn.Module) -> nn.Module:
-    return nn.Sequential(lin(4), nn.Tanh(), *inside, lin(6, 3))
-
-
-def three(run: Callable[[Any, Tensor], Tensor], **members: Any) -> nn.Module:
-    """Layers a, b, c of 4-6-6-3, and more members."""
-    return Net(run, a=lin(4), b=lin(), act=nn.Tanh(), **members, c=lin(6, 3))
-
-
 def nested() -> nn.Module:
     def run(net: Any, x: Tensor) -> Tensor:
         x = net.stem(x)
@@ -128,18 +71,6 @@ def nested() -> nn.Module:
 
     layers = nn.ModuleList([nn.Sequential(nn.Sequential(lin(), nn.Tanh()), lin()) for _ in "ab"])
     return Net(run, stem=lin(4), layers=layers, head=nn.Sequential(nn.ReLU(), lin(6, 3)))
-
-
-def thrice(net: Any, x: Tensor) -> Tensor:
-    x = net.act(net.b(net.act(net.a(x))))
-    x = net.act(net.b(net.act(net.mid(net.act(net.b(x))))))
-    return net.c(x)
-
-
-def with_functions(net: Any, x: Tensor) -> Tensor:
-    h = functional.relu(net.a(x))
-    h = torch.cat((h[:, ::2], net.b(h.reshape(-1, 6)).flip(1)[:, 1:4]), 1)
-    return net.c(functional.softmax(h, 1) * h.clone().detach().sin())
 
 
 def packed(pack: Callable[[Tensor], Any], unpack: Callable[[Any], Tensor]) -> nn.Module:
@@ -250,10 +181,6 @@ def checkpointed(net: Any, x: Tensor) -> Tensor:
     return net.c(net.act(net.b(x)))
 
 
-def segment() -> nn.Module:
-    return nn.Sequential(lin(), nn.Tanh(), nn.Dropout(0.3), lin(), nn.Tanh())
-
-
 def hooked() -> nn.Module:
     model: Any = chain(lin(), nn.Tanh(), nn.Dropout(0.2), lin(), nn.Tanh())
     model[0].register_forward_hook(lambda module, args, output: output * 0.9)
@@ -341,79 +268,6 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "control flow behind the changed block": lambda: three(routed, gate=lin(6, 1), other=lin()),
     "identities": lambda: three(identity_outputs, same=nn.Identity()),
 }
-MODES: list[dict[str, Any]] = [
-    {"meta_batch": "same"},
-    {"meta_batch": "subset"},
-    {"meta_batch": "fresh", "order": "random"},
-    {"meta_batch": "next"},
-    {"meta_batch": "same", "inner_steps": 2, "order": "reverse", "partition": 2},
-    {"meta_batch": "subset", "inner_steps": 2, "partition": 2},
-    {"meta_batch": "subset", "order": "reverse", "partition": ["*weight*", "*"]},
-    {"meta_batch": "next", "inner_steps": 2, "order": "random"},
-    {"meta_batch": "same", "order": "cyclic", "partition": "interleaved"},
-    {"meta_batch": "next", "order": "reverse", "partition": "interleaved"},
-    {"meta_batch": "fresh", "inner_steps": 2, "partition": "interleaved"},
-]
-
-
-def data(seed: int, size: int = 8) -> Batch:
-    generator = torch.Generator().manual_seed(seed)
-    inputs = torch.randn(size, 4, generator=generator, dtype=torch.float64)
-    return inputs, inputs[:, :3].argmax(1)
-
-
-def partitioned(model: nn.Module, partition: Any) -> list[dict[str, Any]]:
-    """Groups; "interleaved": layers 0, 2, 4 … are one block and 1, 3, 5 … another."""
-    if partition != "interleaved":
-        return samt.blocks(model, partition)
-    layers = [group["param_names"] for group in samt.blocks(model)]
-    split: Partition = [[n for names in layers[i::2] for n in names] for i in range(2)]
-    return samt.blocks(model, split)
-
-
-def made(make: Callable[[], nn.Module]) -> nn.Module:
-    torch.manual_seed(7)
-    return make().double()
-
-
-def run(
-    make: Callable[[], nn.Module],
-    steps: int = 2,
-    before_step: Callable[[Any, int], object] = lambda model, step: None,
-    loss_of: Callable[[Any], Callable[..., Tensor]] = lambda model: LOSS,
-    **options: Any,
-) -> list[dict[str, Any]]:
-    """Everything that a step may change, after each of several steps."""
-    model = made(make)
-    groups = partitioned(model, options.pop("partition", None))
-    optimizer = samt.SAMT(groups, lr=0.3, meta_lr=0.5, **options)
-    after = []
-    for step in range(steps):
-        before_step(model, step)
-        loss_fn, fresh = loss_of(model), options["meta_batch"] == "fresh"
-        meta = samt.closure(model, loss_fn, *data(100 + step)) if fresh else None
-        loss = optimizer.step(samt.closure(model, loss_fn, *data(step)), meta)
-        after.append({"loss": loss, **everything(model, optimizer)})
-        for group in after[-1]["optimizer"]["param_groups"]:
-            del group["replay"]
-    return after
-
-
-def assert_replay_changes_nothing(
-    make: Callable[[], nn.Module], bits: bool = True, **options: Any
-) -> None:
-    expected = run(make, replay=False, **options)
-    actual = run(make, replay=True, **options)
-    if bits:
-        assert_same(actual, expected)
-    else:
-        for one, other in zip(tree_leaves(actual), tree_leaves(expected), strict=True):
-            if isinstance(other, Tensor):
-                torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
-            else:
-                assert one == other
-    first, last = expected[0]["parameters"], expected[-1]["parameters"]
-    assert any(not torch.equal(first[name], last[name]) for name in first)
 
 
 @pytest.mark.parametrize("mode", MODES, ids=str)

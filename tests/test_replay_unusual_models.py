@@ -15,16 +15,13 @@ from torch.utils.checkpoint import checkpoint
 
 import samt
 
-from .test_checkpoint import assert_same
-from .test_replay_models import (
-    LOSS,
-    MODES,
+from .support.comparisons import assert_same
+from .support.replay import LOSS, MODES, assert_replay_changes_nothing, data
+from .support.replayed_models import (
     Advancing,
     Net,
     Stashing,
-    assert_replay_changes_nothing,
     chain,
-    data,
     lin,
     made,
     segment,

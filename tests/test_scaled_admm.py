@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from samt.baselines.scaled_admm import ScaledADMM
 
-from .test_layerwise import NETWORKS, data, gradient, minimiser, solver
+from .support.layerwise import NETWORKS, data, gradient, minimiser, solver
 
 NETS = pytest.mark.parametrize(("hidden", "activation"), NETWORKS)
 LOSSES = pytest.mark.parametrize("loss", ["hinge", "squared", "cross_entropy"])

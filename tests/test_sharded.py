@@ -18,10 +18,11 @@ from torch.distributed.checkpoint.state_dict_saver import save
 import samt
 from samt.errors import OptionError, UnsupportedGradientError
 
-from .conftest import batch, mlp
-from .processes import World
-from .test_checkpoint import assert_same
-from .test_data_parallel import LOSS, OFTEN, part
+from .support.batches import batch
+from .support.comparisons import assert_same
+from .support.models import mlp
+from .support.processes import World
+from .support.ranks import LOSS, OFTEN, part
 
 pytestmark = [
     pytest.mark.skipif(not (dist.is_available() and dist.is_gloo_available()), reason="needs gloo"),

@@ -1,4 +1,4 @@
-"""A search for a wrong number of `preset="paper"`: random models, options and events."""
+"""A search for a wrong number of SAMT: random models, options and events."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import samt
 from samt.closures import Closure
 from samt.reference import SAMTReference
 
-from .conftest import Batch
-from .optimizer_machine import CHOICES, SEARCH, OptimizerMachine, assert_close, faulty, loss_fn
+from .support.batches import Batch
+from .support.comparisons import assert_close
+from .support.optimizer_machine import CHOICES, SEARCH, OptimizerMachine, faulty, loss_fn
 
 # The oracle makes layers without outputs for step sizes of which there are none.
 pytestmark = pytest.mark.filterwarnings("ignore:Initializing zero-element tensors:UserWarning")
@@ -48,7 +49,7 @@ _WHOLE = {
 }
 
 
-class PaperMachine(OptimizerMachine):
+class SAMTMachine(OptimizerMachine):
     """A training with the published method."""
 
     @initialize(
@@ -108,5 +109,5 @@ class PaperMachine(OptimizerMachine):
                     assert_close(state[key], value, f"{key} of {name}")
 
 
-TestPaper = PaperMachine.TestCase
-TestPaper.settings = SEARCH
+TestSAMT = SAMTMachine.TestCase
+TestSAMT.settings = SEARCH

@@ -1,4 +1,4 @@
-"""A search for a wrong number of `preset="auto"`: random models, options and events."""
+"""A search for a wrong number of AutoSAMT: random models, options and events."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from torch import Tensor
 import samt
 from samt.reference import AutoReference
 
-from .conftest import Batch
-from .optimizer_machine import CHOICES, SEARCH, OneEvaluationMachine, assert_close, faulty, loss_fn
+from .support.batches import Batch
+from .support.comparisons import assert_close
+from .support.optimizer_machine import CHOICES, SEARCH, OneEvaluationMachine, faulty, loss_fn
 
 _BLOCK = {
     "lr": st.sampled_from([1e-3, 0.1, 1.0]),
@@ -26,8 +27,8 @@ _BLOCK = {
 _WHOLE = {**_BLOCK, "projection": st.sampled_from(["tanh", "sigmoid"])}
 
 
-class AutoMachine(OneEvaluationMachine):
-    """A training with the default preset."""
+class AutoSAMTMachine(OneEvaluationMachine):
+    """A training with AutoSAMT."""
 
     @initialize(
         **CHOICES,
@@ -76,5 +77,5 @@ class AutoMachine(OneEvaluationMachine):
                     assert_close(state[key], value, f"{key} of {name}")
 
 
-TestAuto = AutoMachine.TestCase
-TestAuto.settings = SEARCH
+TestAutoSAMT = AutoSAMTMachine.TestCase
+TestAutoSAMT.settings = SEARCH

@@ -20,10 +20,10 @@ import samt
 from samt.closures import Closure
 from samt.errors import NonFiniteLossError, SAMTError
 
-from .conftest import Batch
+from .batches import Batch
+from .closures import WithBackward
+from .comparisons import assert_close, assert_same
 from .searched_models import MODELS
-from .test_checkpoint import assert_same
-from .test_repeated_evaluation import WithBackward
 
 # More by hand: SAMT_TEST_FUZZ=2000 pytest tests/test_fuzz_*.py
 _RUNS = int(os.environ.get("SAMT_TEST_FUZZ", "0"))
@@ -36,7 +36,7 @@ SEARCH = settings(
 )
 
 
-# What a search chooses beside the options of the preset; arguments of `OptimizerMachine.begin`.
+# What a search chooses beside the options of the optimizer; arguments of `OptimizerMachine.begin`.
 CHOICES: dict[str, Any] = {
     "kind": st.sampled_from(sorted(MODELS)),
     "wide": st.sampled_from([True, True, True, False]),
@@ -66,7 +66,7 @@ class FaultError(Exception):
 
 
 class OptimizerMachine(RuleBasedStateMachine):
-    """A training in which things happen; made to be filled in for one preset.
+    """A training in which things happen; made to be filled in for one optimizer.
 
     In float64 an oracle goes along, and has to agree after every step.
     """
@@ -84,11 +84,11 @@ class OptimizerMachine(RuleBasedStateMachine):
         self.scheduler: Any = None
 
     def make(self, groups: list[dict[str, Any]]) -> Any:
-        """An optimizer of the preset."""
+        """The optimizer."""
         raise NotImplementedError
 
     def make_oracle(self) -> Any:
-        """The oracle of the preset, at the weights that are there."""
+        """The oracle of the optimizer, at the weights that are there."""
         raise NotImplementedError
 
     def oracle_step(self, data: Batch, other: Batch) -> Tensor:
@@ -381,10 +381,3 @@ class OneEvaluationMachine(OptimizerMachine):
 def assert_is_a_line(error: BaseException) -> None:
     """As every message is."""
     assert "\n" not in str(error)
-
-
-def assert_close(actual: Tensor, expected: Tensor, what: str) -> None:
-    """Equal but for what many steps make of rounding."""
-    torch.testing.assert_close(
-        actual.detach(), expected, rtol=1e-6, atol=1e-8, msg=lambda text: f"{what}: {text}"
-    )

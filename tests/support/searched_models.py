@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from .conftest import Convolutional, Shared
+from .models import Convolutional, Shared
 
 
 class Odd(nn.Module):

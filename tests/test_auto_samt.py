@@ -12,11 +12,9 @@ import torch
 from torch import Tensor, nn
 
 import samt
-from samt.auto.adam_step import directions
 from samt import AutoSAMT
-from samt.reference import AutoReference
+from samt.auto.adam_step import directions
 from samt.auto.step_sizes import scales
-from samt.partition import Partition
 from samt.errors import (
     CheckpointMismatchError,
     NonFiniteLossError,
@@ -24,8 +22,11 @@ from samt.errors import (
     UnknownOptionError,
     UnsupportedGradientError,
 )
+from samt.partition import Partition
+from samt.reference import AutoReference
 
-from .conftest import MODELS, Batch, batch, mlp
+from .support.batches import Batch, batch
+from .support.models import MODELS, mlp
 
 LOSS = nn.functional.cross_entropy
 OFTEN: dict[str, Any] = {"total_steps": 24, "meta_every": 3}
