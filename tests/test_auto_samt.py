@@ -352,7 +352,7 @@ def test_history_sees_every_step() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"lr": 0.0}, "lr must be above 0"),
+        ({"lr": 0.0}, "lr must be a finite number above 0"),
         ({"total_steps": 0}, "total_steps must be None or a whole number"),
         ({"betas": (0.9, 1.0)}, "betas must be two numbers"),
         ({"meta_every": 1}, "meta_every must be a whole number, 2 or more"),

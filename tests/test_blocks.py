@@ -122,7 +122,7 @@ def test_blocks_hold_what_the_partition_says(what: str) -> None:
     ("partition", "says"),
     [
         (["0"], r"leaves out 2\.weight, 2\.bias, 3\.weight: add"),
-        ([], r"leaves out .* and 2 more"),
+        ([], r"leaves out 0\.weight, 0\.bias, 2\.weight, 2\.bias, 3\.weight: add"),
         (["0", "nothing", "*"], "block 1 .*match"),
         (["*", "0"], "block 1 .*earlier"),
         ([nn.Linear(2, 2), "*"], "block 0"),
@@ -137,6 +137,12 @@ def test_a_partition_that_does_not_fit_is_refused_in_one_line(partition: Any, sa
     with pytest.raises(PartitionError, match=says) as caught:
         samt.blocks(small(), partition)
     assert "\n" not in str(caught.value)
+
+
+def test_of_many_parameters_that_are_left_out_the_first_are_named() -> None:
+    model = nn.Sequential(*(nn.Linear(2, 2) for _ in range(5)))
+    with pytest.raises(PartitionError, match=r"leaves out 0\.weight, .*2\.bias and 4 more: add"):
+        samt.blocks(model, [])
 
 
 @pytest.mark.parametrize("partition", ["0", 2.0, True])

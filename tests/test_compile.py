@@ -77,8 +77,8 @@ def test_compiled_steps_are_the_eager_steps(partition: int | None, options: dict
     close(model.state_dict(), eager[0].state_dict())
     close(optimizer.state_dict()["state"], eager[1].state_dict()["state"])
     assert optimizer.passes == eager[1].passes
-    assert [row["step_size"] for row in history.rows] == pytest.approx(
-        [row["step_size"] for row in eager[2].rows], rel=1e-9
+    assert [row["eta"] for row in history.rows] == pytest.approx(
+        [row["eta"] for row in eager[2].rows], rel=1e-9
     )
     # A step that fails is taken back, and the next one goes on as if it had not been.
     before = copy.deepcopy((model.state_dict(), optimizer.state_dict()))

@@ -21,6 +21,7 @@ from samt.errors import GradScalerUnsupportedError, NonFiniteLossError, OptionEr
 from .support.batches import batch
 from .support.comparisons import assert_same
 from .support.models import mlp
+from .support.optimizers import OPTIMIZERS
 from .support.processes import World
 from .support.ranks import LOSS, OFTEN, part
 
@@ -43,6 +44,7 @@ def two(worlds: Callable[[int], World]) -> World:
 class Case(NamedTuple):
     """How to train."""
 
+    kind: str  # of optimizer
     options: dict[str, Any]
     partition: Any = None
     closure: bool = False  # step(samt.closure(...)) and not backward and step
@@ -61,7 +63,7 @@ class Outcome(NamedTuple):
 
 
 def train(rank: int, size: int, case: Case) -> Outcome:
-    """With size 1, on whole batches."""
+    """With size 1, the batches are whole."""
     together = size > 1
     torch.manual_seed(rank)  # the first rank's weights are those that count
     model: nn.Module = mlp()
@@ -70,7 +72,7 @@ def train(rank: int, size: int, case: Case) -> Outcome:
         model = DistributedDataParallel(model)
     group = dist.group.WORLD if together and case.group else None
     blocks = samt.blocks(model, case.partition)
-    optimizer = samt.AutoSAMT(blocks, process_group=group, **case.options)
+    optimizer = OPTIMIZERS[case.kind](blocks, process_group=group, **case.options)
     history = samt.History(optimizer)
     losses = []
     for step in range(STEPS):
@@ -93,17 +95,19 @@ def train(rank: int, size: int, case: Case) -> Outcome:
 
 
 CASES = {
-    "auto": Case(OFTEN),
-    "auto, closure": Case(OFTEN, closure=True),
-    "auto, wrapped": Case(OFTEN, wrapped=True, group=False),
-    "auto, wrapped, closure": Case(OFTEN, wrapped=True, group=False, closure=True),
-    "subset": Case({"meta_batch": "subset", "step_size": "row"}, closure=True),
-    "subset, wrapped": Case({"meta_batch": "subset"}, closure=True, wrapped=True),
-    "same": Case({"meta_batch": "same", "inner_steps": 2}, closure=True),
-    "fresh": Case({"meta_batch": "fresh", "order": "random", "radius": 1.0}, closure=True),
-    "next, one block": Case({"meta_batch": "next"}, partition=1),
-    "next, cyclic": Case({"meta_batch": "next", "order": "cyclic"}),
-    "next, one block, wrapped": Case({"meta_batch": "next"}, 1, wrapped=True, group=False),
+    "auto-samt": Case("auto-samt", OFTEN),
+    "auto-samt, closure": Case("auto-samt", OFTEN, closure=True),
+    "auto-samt, wrapped": Case("auto-samt", OFTEN, wrapped=True, group=False),
+    "auto-samt, wrapped, closure": Case(
+        "auto-samt", OFTEN, wrapped=True, group=False, closure=True
+    ),
+    "subset": Case("samt", {"meta_batch": "subset", "step_size": "row"}, closure=True),
+    "subset, wrapped": Case("samt", {"meta_batch": "subset"}, closure=True, wrapped=True),
+    "same": Case("samt", {"meta_batch": "same", "inner_steps": 2}, closure=True),
+    "fresh": Case("samt", {"meta_batch": "fresh", "order": "random", "radius": 1.0}, closure=True),
+    "next, one block": Case("samt", {"meta_batch": "next"}, partition=1),
+    "next, cyclic": Case("samt", {"meta_batch": "next", "order": "cyclic"}),
+    "next, one block, wrapped": Case("samt", {"meta_batch": "next"}, 1, wrapped=True, group=False),
 }
 
 
@@ -125,8 +129,8 @@ def test_it_is_as_one_process_on_the_joined_batch(world: World, name: str) -> No
     assert first.passes == expected.passes
     if case.group:
         close(first.losses, expected.losses)
-        sizes = [[row[key] for row in first.rows] for key in ("step", "block", "step_size")]
-        same = [[row[key] for row in expected.rows] for key in ("step", "block", "step_size")]
+        sizes = [[row[key] for row in first.rows] for key in ("step", "block", "eta")]
+        same = [[row[key] for row in expected.rows] for key in ("step", "block", "eta")]
         assert sizes[:2] == same[:2]
         assert sizes[2] == pytest.approx(same[2], rel=1e-6)
 
@@ -153,10 +157,11 @@ def test_gradients_may_be_accumulated_without_an_exchange(two: World) -> None:
     torch.testing.assert_close(one, accumulate(0, 1), rtol=1e-8, atol=1e-10)
 
 
-def with_a_bad_batch(rank: int, size: int, options: dict[str, Any]) -> dict[str, Tensor]:
+def with_a_bad_batch(rank: int, size: int, kind: str, options: dict[str, Any]) -> dict[str, Tensor]:
     torch.manual_seed(0)
     model = mlp()
-    optimizer = samt.AutoSAMT(samt.blocks(model), process_group=dist.group.WORLD, **options)
+    blocks = samt.blocks(model)
+    optimizer = OPTIMIZERS[kind](blocks, process_group=dist.group.WORLD, **options)
     for step in range(8):
         inputs, targets = part(batch("mlp", step, 16), rank, size)
         before = copy.deepcopy((model.state_dict(), optimizer.state_dict()["state"]))
@@ -172,11 +177,11 @@ def with_a_bad_batch(rank: int, size: int, options: dict[str, Any]) -> dict[str,
     return {name: p.detach().clone() for name, p in model.named_parameters()}
 
 
-@pytest.mark.parametrize("options", [OFTEN, {"preset": "paper"}], ids=["auto", "paper"])
+@pytest.mark.parametrize(("kind", "options"), [("auto-samt", OFTEN), ("samt", {})])
 def test_a_loss_that_is_not_finite_on_one_rank_is_refused_on_all(
-    two: World, options: dict[str, Any]
+    two: World, kind: str, options: dict[str, Any]
 ) -> None:
-    one, other = two.run(with_a_bad_batch, options)
+    one, other = two.run(with_a_bad_batch, kind, options)
     assert_same(one, other)
     assert all(weight.isfinite().all() for weight in one.values())
 
@@ -192,12 +197,12 @@ class Branches(nn.Module):
         return self.branches[branch](x)
 
 
-def take_a_branch(rank: int, size: int, options: dict[str, Any]) -> Outcome:
+def take_a_branch(rank: int, size: int, kind: str, options: dict[str, Any]) -> Outcome:
     """One process takes both branches, each with half the weight."""
     torch.manual_seed(0)
     model = Branches().double()
     group = dist.group.WORLD if size > 1 else None
-    optimizer = samt.AutoSAMT(
+    optimizer = OPTIMIZERS[kind](
         samt.blocks(model, 1), process_group=group, weight_decay=0.1, **options
     )
     for step in range(6):
@@ -210,12 +215,14 @@ def take_a_branch(rank: int, size: int, options: dict[str, Any]) -> Outcome:
     return Outcome(weights, optimizer.state_dict()["state"], [], [], optimizer.passes)
 
 
-@pytest.mark.parametrize("options", [OFTEN, {"meta_batch": "next"}], ids=["auto", "paper"])
+@pytest.mark.parametrize(
+    ("kind", "options"), [("auto-samt", OFTEN), ("samt", {"meta_batch": "next"})]
+)
 def test_a_gradient_that_one_rank_misses_counts_as_zero_there(
-    two: World, options: dict[str, Any]
+    two: World, kind: str, options: dict[str, Any]
 ) -> None:
-    one, other = two.run(take_a_branch, options)
-    expected = take_a_branch(0, 1, options)
+    one, other = two.run(take_a_branch, kind, options)
+    expected = take_a_branch(0, 1, kind, options)
     assert_same(one[:2], other[:2])
     torch.testing.assert_close(one[:2], expected[:2], rtol=1e-8, atol=1e-10)
     torch.manual_seed(0)
@@ -278,9 +285,9 @@ def refusals(rank: int, size: int) -> None:
     group: Any = dist.group.WORLD
     data = part(batch("mlp", 0, 16), rank, size)
     parallel = DistributedDataParallel(model)
-    paper = samt.SAMT(samt.blocks(parallel))
+    optimizer = samt.SAMT(samt.blocks(parallel))
     with pytest.raises(OptionError, match="build it with process_group="):
-        paper.step(samt.closure(parallel, LOSS, *data))
+        optimizer.step(samt.closure(parallel, LOSS, *data))
     with pytest.raises(OptionError, match="leave out compile"):
         samt.SAMT(samt.blocks(model), compile=True, process_group=group)
     model = mlp().float()

@@ -32,11 +32,11 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning"),
 ]
 Run = tuple[nn.Module, Optimizer]
-KINDS: dict[str, dict[str, Any]] = {
-    "auto": OFTEN,
-    "paper": {"meta_batch": "next", "order": "cyclic", "step_size": "row"},
-    "fixed": {"parts": "fixed", "order": "cyclic"},
-    "adam-hd": {},
+KINDS: dict[str, tuple[Callable[..., Optimizer], dict[str, Any]]] = {
+    "auto-samt": (samt.AutoSAMT, OFTEN),
+    "samt": (samt.SAMT, {"meta_batch": "next", "order": "cyclic", "step_size": "row"}),
+    "samt, fixed": (samt.SAMT, {"parts": "fixed", "order": "cyclic"}),
+    "adam-hd": (AdamHD, {}),
 }
 
 
@@ -45,8 +45,8 @@ def start(kind: str, seed: int, rank: int, size: int) -> Run:
     model = MODELS["convolutional"]().float()
     if size > 1:
         model = DistributedDataParallel(model)
-    blocks = samt.blocks(model)
-    return model, AdamHD(blocks) if kind == "adam-hd" else samt.AutoSAMT(blocks, **KINDS[kind])
+    make, options = KINDS[kind]
+    return model, make(samt.blocks(model), **options)
 
 
 def train(run: Run, steps: Iterable[int], rank: int, size: int) -> None:

@@ -20,17 +20,21 @@ from samt.errors import MissingPackageError
 
 from .support.batches import batch
 from .support.models import mlp
+from .support.optimizers import OPTIMIZERS
 
 mpl.use("Agg")
 LOSS = nn.functional.cross_entropy
 STEPS = 12
 
 
-@pytest.fixture(params=[{"total_steps": STEPS, "meta_every": 2}, {"step_size": "row"}])
+@pytest.fixture(
+    params=[("auto-samt", {"total_steps": STEPS, "meta_every": 2}), ("samt", {"step_size": "row"})]
+)
 def history(request: pytest.FixtureRequest) -> samt.History:
-    """Of a short training that changes the step sizes."""
+    """The history of a short training that changes the step sizes."""
+    kind, options = request.param
     model = mlp()
-    optimizer = samt.AutoSAMT(samt.blocks(model), **request.param)
+    optimizer = OPTIMIZERS[kind](samt.blocks(model), **options)
     history = samt.History(optimizer, every=3)
     for step in range(STEPS):
         optimizer.step(samt.closure(model, LOSS, *batch("mlp", step)))
@@ -38,10 +42,10 @@ def history(request: pytest.FixtureRequest) -> samt.History:
 
 
 def curve(history: samt.History, block: str) -> list[float]:
-    """Mean over the block's weight and bias."""
+    """The mean over the block's weight and bias."""
     rows = [row for row in history.rows if row["block"] == block]
     pairs = zip(rows[::2], rows[1::2], strict=True)
-    return [(weight["step_size"] + bias["step_size"]) / 2 for weight, bias in pairs]
+    return [(weight["eta"] + bias["eta"]) / 2 for weight, bias in pairs]
 
 
 def test_the_table_holds_the_rows(history: samt.History) -> None:
@@ -53,7 +57,7 @@ def test_an_empty_table_has_its_columns() -> None:
     history = samt.History(samt.AutoSAMT(samt.blocks(mlp())))
     frame = history.frame()
     assert len(frame) == 0
-    assert frame.columns[-1] == "step_size_max"
+    assert frame.columns[-1] == "eta_max"
 
 
 def test_the_picture_has_a_line_for_each_block(history: samt.History) -> None:

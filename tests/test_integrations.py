@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,12 @@ from .support.models import mlp
 
 LOSS = nn.functional.cross_entropy
 STEPS, EVERY = 12, 4
-OPTIONS: dict[str, dict[str, Any]] = {
-    "auto": {"total_steps": STEPS, "meta_every": 3},  # learns from the third step on
-    "one block a step": {"meta_batch": "next", "order": "cyclic", "meta_lr": 1.0},
+KINDS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
+    "auto-samt": (
+        samt.AutoSAMT,
+        {"total_steps": STEPS, "meta_every": 3},
+    ),
+    "samt": (samt.SAMT, {"meta_batch": "next", "order": "cyclic", "meta_lr": 1.0}),
 }
 Logged = dict[int, dict[str, float]]
 
@@ -51,14 +55,15 @@ class Network(nn.Module):
         return {"loss": LOSS(self.layers(inputs), labels)}
 
 
-def make(preset: str) -> tuple[Network, samt.AutoSAMT]:
+def make(kind: str) -> tuple[Network, Any]:
     torch.manual_seed(1)
     model = Network()
-    return model, samt.AutoSAMT(samt.blocks(model), **OPTIONS[preset])
+    optimizer, options = KINDS[kind]
+    return model, optimizer(samt.blocks(model), **options)
 
 
-def of_a_plain_loop(preset: str) -> Logged:
-    model, optimizer = make(preset)
+def of_a_plain_loop(kind: str) -> Logged:
+    model, optimizer = make(kind)
     history, found = samt.History(optimizer), {}
     for step in range(1, STEPS + 1):
         inputs, labels = batch("mlp", step - 1)
@@ -121,7 +126,7 @@ in_lightning = pytest.mark.filterwarnings("ignore")
 @in_lightning
 def test_lightning_logs_the_step_sizes(tmp_path: Path) -> None:
     """With two micro-batches a step, as in a loop with the whole batch."""
-    trainer = fit_with_lightning(*make("auto"), folder=tmp_path)
+    trainer = fit_with_lightning(*make("auto-samt"), folder=tmp_path)
     (table,) = tmp_path.rglob("metrics.csv")
     with table.open() as file:
         rows = list(csv.DictReader(file))
@@ -129,7 +134,7 @@ def test_lightning_logs_the_step_sizes(tmp_path: Path) -> None:
         int(row["step"]): {k: float(v) for k, v in row.items() if k.startswith("step_size/")}
         for row in rows
     }
-    expected = of_a_plain_loop("auto")
+    expected = of_a_plain_loop("auto-samt")
     assert logged == approximately(expected)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     assert metrics == pytest.approx(expected[STEPS])
@@ -189,11 +194,11 @@ def train_with_transformers(model: Network, optimizer: Any, folder: Path) -> Log
     }
 
 
-@pytest.mark.parametrize("preset", OPTIONS)
-def test_transformers_logs_the_step_sizes(preset: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_transformers_logs_the_step_sizes(kind: str, tmp_path: Path) -> None:
     """The loss is logged, too; `order="cyclic"` moves one block a step, and all are logged."""
-    logged = train_with_transformers(*make(preset), tmp_path)
-    assert logged == approximately(of_a_plain_loop(preset))
+    logged = train_with_transformers(*make(kind), tmp_path)
+    assert logged == approximately(of_a_plain_loop(kind))
 
 
 def test_transformers_refuses_other_optimizers(tmp_path: Path) -> None:
@@ -203,7 +208,7 @@ def test_transformers_refuses_other_optimizers(tmp_path: Path) -> None:
 
 
 def test_what_is_not_needed_any_more_is_forgotten() -> None:
-    model, optimizer = make("auto")
+    model, optimizer = make("auto-samt")
     newest = Newest(optimizer)
     for step in range(3):
         optimizer.step(samt.closure(model.layers, LOSS, *batch("mlp", step)))
@@ -214,7 +219,7 @@ def test_what_is_not_needed_any_more_is_forgotten() -> None:
 
 
 def test_a_history_of_the_user_stays_whole() -> None:
-    model, optimizer = make("auto")
+    model, optimizer = make("auto-samt")
     history = samt.History(optimizer)
     newest = Newest(optimizer)
     for step in range(3):

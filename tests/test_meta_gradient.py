@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 import samt
-from samt import finite
-from samt.eta_model import EtaModels, initial_eta_model
+from samt.alternating.oagd import SubProblem, clipped, norm_of_all
+from samt.eta_model import EtaModels, gradient_statistics, initial_eta_model
 from samt.step_size import combine, combine_backward, step_size_shape
+from samt.tensors.finite import FiniteNumbers
 
 from .support.batches import batch
 from .support.models import mlp
@@ -24,6 +25,14 @@ LOSS = nn.functional.cross_entropy
 
 def gradient(loss: Tensor, parameters: list[Tensor]) -> list[Tensor]:
     return list(torch.autograd.grad(loss, parameters))
+
+
+def seen(g: list[Tensor | None], max_grad_norm: float | None) -> list[Tensor]:
+    """The gradients that the eta models see."""
+    gradients = [gradient for gradient in g if gradient is not None]
+    if max_grad_norm is None:
+        return gradients
+    return clipped(gradients, max_grad_norm, norm_of_all(gradients))
 
 
 @pytest.mark.parametrize(
@@ -47,10 +56,13 @@ def test_it_equals_finite_differences(step_size: Any, head: str, options: dict[s
     optimizer = samt.SAMT(
         samt.blocks(model, 1), step_size=step_size, head=head, eta_hidden=7, meta_lr=1.0, **options
     )
-    (subproblem,) = optimizer._bound()
-    parameters = subproblem.parameters
+    (group,) = optimizer.param_groups
+    parameters: list[Tensor] = group["params"]
     start = [p.detach().clone() for p in parameters]
     states = [optimizer.state[p] for p in parameters]
+    members = list(zip(group["param_names"], parameters, strict=True))
+    subproblem = SubProblem(0, group, members, states)
+    check_finite = FiniteNumbers(0, "there is no cure").check
     # Any weights of φ will do; the initial offsets, all zero, would hide mistakes.
     for state in states:
         for key in state.keys() - {"center", "ball_scale"}:
@@ -64,16 +76,16 @@ def test_it_equals_finite_differences(step_size: Any, head: str, options: dict[s
         with torch.no_grad():
             for parameter, weight in zip(parameters, start, strict=True):
                 parameter.copy_(weight)
-            subproblem.descend(g, finite.FiniteNumbers().hear)
+            subproblem.descend(g, check_finite)
         return LOSS(model(inputs), targets)
 
     before = [{key: value.clone() for key, value in state.items()} for state in states]
     h: list[Tensor | None] = list(gradient(meta_loss(), parameters))
     assert subproblem.eta is not None
-    assert subproblem._held is not None
-    norms = subproblem._held[1].hidden2.square().sum((1, 2))
     with torch.no_grad():
-        subproblem.learn(h, finite.FiniteNumbers().hear)
+        features = gradient_statistics(seen(g, options.get("max_grad_norm")))
+        norms = subproblem.eta.forward(features).hidden2.square().sum((1, 2))
+        subproblem.learn(h, check_finite)
     exact = []
     for state, old, norm in zip(states, before, norms, strict=True):
         changes = {k: old[k] - state[k] for k in state if k not in ("center", "ball_scale")}

@@ -1,4 +1,4 @@
-"""Autocast and gradient scaling with the default preset; `test_dtypes` has the published method."""
+"""Autocast and gradient scaling with AutoSAMT; `test_dtypes` has the published method."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The default preset on models that `fully_shard` has spread over several processes."""
+"""AutoSAMT on models that `fully_shard` has spread over several processes."""
 
 from __future__ import annotations
 
@@ -177,8 +177,8 @@ def test_scaled_and_clipped_gradients(world: World) -> None:
 
 def refusals(rank: int, size: int) -> None:
     model = sharded(size)
-    with pytest.raises(UnsupportedGradientError, match="use preset='auto'") as caught:
-        samt.AutoSAMT(samt.blocks(model), preset="paper")
+    with pytest.raises(UnsupportedGradientError, match=r"use samt\.AutoSAMT") as caught:
+        samt.SAMT(samt.blocks(model))
     assert "\n" not in str(caught.value)
     with pytest.raises(OptionError, match="leave process_group out"):
         samt.AutoSAMT(samt.blocks(model), process_group=dist.group.WORLD)
