@@ -287,13 +287,29 @@ def test_a_sparse_gradient_is_refused_in_a_bare_step() -> None:
     assert torch.equal(model.weight, before)
 
 
-@pytest.mark.parametrize("dtype", [torch.complex64, torch.int64, torch.bool])
-def test_parameters_that_are_not_real_numbers_are_refused(dtype: torch.dtype) -> None:
-    parameter = torch.ones(3, dtype=dtype)
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+def test_a_complex_parameter_that_requires_gradients_is_refused(dtype: torch.dtype) -> None:
+    parameter = nn.Parameter(torch.ones(3, dtype=dtype))
     with pytest.raises(errors.UnsupportedGradientError, match=str(dtype)) as caught:
         samt.SAMT([{"params": [parameter], "name": "odd one"}])
     assert "odd one" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.int64, torch.bool])
+def test_frozen_parameters_of_any_dtype_are_left_alone(dtype: torch.dtype) -> None:
+    frozen = torch.ones(3, dtype=dtype)
+    model = start("mlp", torch.float64)
+    groups = samt.blocks(model)
+    groups[0]["params"].append(frozen)
+    groups[0]["param_names"].append("frozen")
+    optimizer = samt.SAMT(groups, weight_decay=0.5)
+    before = model.get_parameter("0.weight").detach().clone()
+    for step in range(2):
+        optimizer.step(samt.closure(model, LOSS, *data("mlp", step, torch.float64)))
+    assert torch.equal(frozen, torch.ones(3, dtype=dtype))
+    assert frozen not in optimizer.state
+    assert not torch.equal(model.get_parameter("0.weight"), before)
 
 
 @pytest.mark.parametrize("unscaled_first", [False, True])

@@ -1,6 +1,7 @@
-"""Losses on an accelerator: nothing waits for them, and what they spoil is taken back all the same.
+"""Numbers that are not finite: SAMT looks at those in host memory at once, and takes the step back.
 
-The CPU plays the accelerator here: its losses count as out of sight until their arrival.
+Those on an accelerator it looks at together at the end of the step. Where there is none, the CPU
+plays the accelerator here.
 """
 
 from __future__ import annotations
@@ -14,23 +15,16 @@ import torch
 from torch import Tensor, nn
 
 import samt
-from samt import evaluation, finite
+from samt.alternating import samt as samt_module
+from samt.alternating import sweep
 from samt.errors import NonFiniteLossError
+from samt.tensors.finite import FiniteNumbers
 
-from .support.accelerators import Arrival, NobodyLooks, to_host
+from .support.accelerators import NobodyLooks
 from .support.batches import batch
-from .support.closures import Failing
+from .support.closures import Fault, failing
 from .support.comparisons import assert_same
 from .support.models import MODELS
-
-
-@pytest.fixture(autouse=True)
-def _far_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(finite, "is_read_late", lambda device: True)
-    monkeypatch.setattr(evaluation, "is_read_late", lambda device: True)
-    monkeypatch.setattr(finite, "_to_host", to_host)
-    monkeypatch.setattr(Arrival, "has_come", True)
-
 
 MODES: list[dict[str, Any]] = [
     {},
@@ -44,8 +38,9 @@ MODES: list[dict[str, Any]] = [
 
 
 def step(model: nn.Module, optimizer: samt.SAMT, number: int, loss_fn: Any) -> None:
-    closure = samt.closure(model, loss_fn, *batch("convolutional", number))
-    other = samt.closure(model, loss_fn, *batch("convolutional", 50 + number))
+    device = next(model.parameters()).device
+    batches = [[x.to(device) for x in batch("convolutional", n)] for n in (number, 50 + number)]
+    closure, other = (samt.closure(model, loss_fn, *one) for one in batches)
     fresh = optimizer.defaults["meta_batch"] == "fresh"
     optimizer.step(closure, other if fresh else None)
 
@@ -54,11 +49,78 @@ def tensors(model: nn.Module, optimizer: samt.SAMT) -> dict[str, Any]:
     return copy.deepcopy({"model": model.state_dict(), "state": optimizer.state_dict()["state"]})
 
 
+class LateNumbers(FiniteNumbers):
+    """Looks at every number at the end of the step, as at those on an accelerator."""
+
+    looks = True
+
+    def __init__(self, step: int, cure: str) -> None:
+        super().__init__(step, cure)
+        self.heard: list[tuple[Tensor | float, str, str | None]] = []
+
+    def check(self, number: Tensor | float, what: str, block: str | None = None) -> None:
+        self.heard.append((number, what, block))
+
+    def look(self) -> None:
+        for number in self.heard if self.looks else []:
+            super().check(*number)
+
+
+@pytest.fixture
+def late_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The CPU plays the accelerator."""
+    monkeypatch.setattr(samt_module, "FiniteNumbers", LateNumbers)
+    monkeypatch.setattr(sweep, "_on_accelerator", lambda block: True)
+
+
+def goes_wrong_in_each_evaluation(options: dict[str, Any], device: str, late: bool) -> None:
+    """Let each evaluation of a step in turn give NaN, and assert that nothing has changed."""
+    model = MODELS["convolutional"]().to(device)
+    optimizer = samt.SAMT(samt.blocks(model), **{"lr": 0.2, "meta_lr": 0.5, **options})
+    fault = Fault(math.nan)
+    loss_fn = failing(fault)
+    step(model, optimizer, 0, loss_fn)
+    evaluations = fault.calls
+    assert evaluations >= 1
+    for fails_at in range(1, evaluations + 1):
+        before = tensors(model, optimizer)
+        passes = optimizer.passes
+        fault.calls, fault.fails_at = 0, fails_at
+        with pytest.raises(NonFiniteLossError, match=r"the loss is nan in block .* at step 1; "):
+            step(model, optimizer, 1, loss_fn)
+        assert fault.calls == (evaluations if late else fails_at)
+        assert_same(tensors(model, optimizer), before)
+        assert optimizer.passes == passes
+    fault.fails_at = 0
+    step(model, optimizer, 1, loss_fn)
+    after = tensors(model, optimizer)
+    assert any(not torch.equal(after["model"][n], w) for n, w in before["model"].items())
+
+
+@pytest.mark.parametrize("options", MODES, ids=str)
+def test_a_bad_loss_on_the_cpu_is_refused_at_once(options: dict[str, Any]) -> None:
+    goes_wrong_in_each_evaluation(options, "cpu", late=False)
+
+
+@pytest.mark.usefixtures("late_numbers")
+@pytest.mark.parametrize("options", MODES, ids=str)
+def test_a_bad_loss_that_is_seen_at_the_end_is_taken_back(options: dict[str, Any]) -> None:
+    goes_wrong_in_each_evaluation(options, "cpu", late=True)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("options", MODES, ids=str)
+def test_a_bad_loss_on_a_gpu_is_taken_back_in_the_same_step(options: dict[str, Any]) -> None:
+    goes_wrong_in_each_evaluation(options, "cuda", late=True)
+
+
+@pytest.mark.usefixtures("late_numbers")
 @pytest.mark.parametrize("options", MODES, ids=str)
 @pytest.mark.parametrize("blocks", [None, 1])
-def test_no_step_looks_at_a_number_on_the_device(
-    options: dict[str, Any], blocks: int | None
+def test_before_the_end_of_a_step_nobody_looks_at_a_number(
+    options: dict[str, Any], blocks: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(LateNumbers, "looks", False)
     model = MODELS["convolutional"]()
     optimizer = samt.SAMT(samt.blocks(model, blocks), **options)
     samt.History(optimizer)
@@ -69,33 +131,43 @@ def test_no_step_looks_at_a_number_on_the_device(
         torch.ones(()).item()
 
 
-@pytest.mark.parametrize("options", MODES, ids=str)
-def test_the_device_takes_back_a_step_with_a_bad_loss_and_the_next_step_names_it(
-    options: dict[str, Any],
-) -> None:
-    model = MODELS["convolutional"]()
-    optimizer = samt.SAMT(samt.blocks(model), **{"lr": 0.2, "meta_lr": 0.5, **options})
-    loss_fn = Failing()
-    step(model, optimizer, 0, loss_fn)
-    evaluations, loss_fn.calls, loss_fn.failure = loss_fn.calls, 0, math.nan
-    for count in range(evaluations):
+@pytest.mark.usefixtures("late_numbers")
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_bad_gradient_of_a_step_without_closure_is_taken_back(bad: float) -> None:
+    model = MODELS["mlp"]()
+    optimizer = samt.SAMT(samt.blocks(model), meta_batch="next", order="cyclic", meta_lr=0.5)
+    for number in range(7):
+        inputs, targets = batch("mlp", number)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(inputs), targets).backward()
         before = tensors(model, optimizer)
-        loss_fn.calls, loss_fn.fails_at = 0, count + 1
-        step(model, optimizer, 1, loss_fn)
-        assert loss_fn.calls == evaluations
-        assert_same(tensors(model, optimizer), before)
-        with pytest.raises(NonFiniteLossError, match=rf"was nan in block .* at step {count + 1},"):
-            step(model, optimizer, 2, loss_fn)
-        assert_same(tensors(model, optimizer), before)
-    loss_fn.fails_at = 0
-    step(model, optimizer, 3, loss_fn)
-    moved = [
-        not torch.equal(new, old)
-        for new, old in zip(model.state_dict().values(), before["model"].values(), strict=True)
-    ]
-    assert any(moved)
+        if number in (0, 4):
+            gradient = optimizer.param_groups[number % 3]["params"][0].grad
+            assert gradient is not None
+            kept = gradient[0].clone()
+            gradient[0] = bad
+            with pytest.raises(NonFiniteLossError, match=f"at step {number};"):
+                optimizer.step()
+            assert_same(tensors(model, optimizer), before)
+            gradient[0] = kept
+        optimizer.step()
 
 
+@pytest.mark.usefixtures("late_numbers")
+def test_a_bad_step_leaves_no_row_in_the_history() -> None:
+    model = MODELS["convolutional"]()
+    optimizer = samt.SAMT(samt.blocks(model))
+    history = samt.History(optimizer)
+    fault = Fault(math.nan)
+    step(model, optimizer, 0, failing(fault))
+    rows = history.rows
+    fault.fails_at = fault.calls + 2
+    with pytest.raises(NonFiniteLossError):
+        step(model, optimizer, 1, failing(fault))
+    assert history.rows == rows
+
+
+@pytest.mark.usefixtures("late_numbers")
 @pytest.mark.parametrize("options", MODES, ids=str)
 def test_the_numbers_are_those_of_a_cpu(
     options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
@@ -114,39 +186,6 @@ def test_the_numbers_are_those_of_a_cpu(
     assert optimizer.passes == twin_optimizer.passes
 
 
-def test_the_wait_for_an_error_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    waits: list[str] = []
-    monkeypatch.setattr(Arrival, "has_come", False)
-    monkeypatch.setattr(Arrival, "synchronize", lambda self: waits.append("waited"))
-    weight = nn.Parameter(torch.tensor([2.0]))
-    optimizer = samt.SAMT([weight], meta_batch="next")
-
-    def loss(factor: float) -> Tensor:
-        return factor * weight.square().sum()
-
-    optimizer.step(lambda: loss(math.inf))
-    assert weight.item() == 2.0
-    for _ in range(finite.LONGEST_DELAY):
-        optimizer.step(lambda: loss(1.0))
-    assert not waits
-    with pytest.raises(NonFiniteLossError, match="inf in block 'block 0' at step 0"):
-        optimizer.step(lambda: loss(1.0))
-    assert waits == ["waited"]
-    assert weight.item() < 2.0
-
-
-def test_processes_that_train_together_see_an_error_at_the_same_age() -> None:
-    """However fast the device of one of them is."""
-    numbers = finite.FiniteNumbers()
-    for step in range(finite.LONGEST_DELAY + 1):
-        numbers.start_step(step, together=True)
-        numbers.hear(torch.tensor(math.inf if step == 0 else 1.0), "the loss")
-        numbers.end_step()
-    with pytest.raises(NonFiniteLossError, match="the loss was inf at step 0"):
-        numbers.start_step(step + 1, together=True)
-    numbers.start_step(step + 1, together=True)
-
-
 def test_a_loss_that_is_a_number_is_refused_at_once() -> None:
     weight = nn.Parameter(torch.tensor([2.0]))
     optimizer = samt.SAMT([weight], meta_batch="next")
@@ -159,3 +198,31 @@ def test_a_loss_that_is_a_number_is_refused_at_once() -> None:
     with pytest.raises(NonFiniteLossError, match="is nan"):
         optimizer.step(closure)
     assert weight.item() == 2.0
+
+
+class OnDevice(Tensor):
+    """A number that says that an accelerator holds it."""
+
+    @property
+    def device(self) -> torch.device:  # type: ignore[override]
+        return torch.device("cuda")
+
+
+def on_device(number: float) -> Tensor:
+    return torch.tensor(number).as_subclass(OnDevice)
+
+
+def test_numbers_on_a_device_are_collected_and_looked_at_once() -> None:
+    numbers = FiniteNumbers(7, "lower lr")
+    numbers.check(1.0, "the loss")
+    numbers.check(on_device(1.0), "the loss", "first")
+    numbers.check(on_device(math.inf), "the length of the step", "second")
+    with pytest.raises(NonFiniteLossError) as caught:
+        numbers.look()
+    assert str(caught.value) == (
+        "the length of the step is inf in block 'second' at step 7; weights and state are those "
+        "of before this step: lower lr"
+    )
+    numbers.look()
+    with pytest.raises(NonFiniteLossError, match=r"^the loss is nan at step 7; .*: lower lr$"):
+        numbers.check(torch.tensor(math.nan), "the loss")

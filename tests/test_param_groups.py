@@ -159,21 +159,6 @@ def test_a_block_that_is_refused_is_not_added(what: str) -> None:
     assert_same(optimizer.state_dict(), twin_optimizer.state_dict())
 
 
-def test_integers_among_the_parameters_are_left_alone() -> None:
-    """They cannot require gradients, as the weights of quantised layers that stay frozen."""
-    model, expected = start(), start()
-    integers = torch.arange(3)
-    groups = samt.blocks(model)
-    groups[1]["params"].append(integers)
-    groups[1]["param_names"].append("integers")
-    optimizer = samt.SAMT(groups, weight_decay=0.1)
-    train(model, optimizer)
-    train(expected, samt.SAMT(samt.blocks(expected), weight_decay=0.1))
-    assert_same(dict(model.state_dict()), dict(expected.state_dict()))
-    assert torch.equal(integers, torch.arange(3))
-    assert integers not in optimizer.state
-
-
 @pytest.mark.parametrize("order", ["forward", "cyclic"])
 @pytest.mark.parametrize("options", [{}, {"meta_batch": "next", "step_size": "row"}, {"radius": 1}])
 def test_an_empty_group_does_no_harm(order: str, options: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import itertools
 import pickle
 import warnings
 import weakref
@@ -31,10 +32,10 @@ class CountedLinear(torch.autograd.Function):
     """x Wᵀ, with a note of each forward, each input gradient and each weight gradient."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, index: int, counts: Counts) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, note: Callable[[str], None]) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.index, ctx.counts = index, counts
-        counts["forward", index] += 1
+        ctx.note = note
+        note("forward")
         return x @ weight.t()
 
     @staticmethod
@@ -42,22 +43,24 @@ class CountedLinear(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         below = above = None
         if ctx.needs_input_grad[0]:
-            ctx.counts["input", ctx.index] += 1
+            ctx.note("input")
             below = grads[0] @ weight
         if ctx.needs_input_grad[1]:
-            ctx.counts["weight", ctx.index] += 1
+            ctx.note("weight")
             above = grads[0].t() @ x
-        return below, above, None, None
+        return below, above, None
 
 
 class Layer(nn.Linear):
+    """Counts what is computed, in a place that is no attribute: those a step puts back."""
+
     def __init__(self, inputs: int, outputs: int, index: int, counts: Counts) -> None:
         super().__init__(inputs, outputs, bias=False)
-        self.index, self.counts = index, counts
+        self.note = lambda kind: counts.update([(kind, index)])
 
     def forward(self, x: Tensor) -> Tensor:
         apply: Callable[..., Tensor] = CountedLinear.apply
-        return apply(x, self.weight, self.index, self.counts)
+        return apply(x, self.weight, self.note)
 
 
 def counted_chain(depth: int, counts: Counts) -> nn.Module:
@@ -142,18 +145,20 @@ def test_a_frozen_layer_ahead_of_all_blocks_runs_once_for_each_batch() -> None:
 
 
 class Alternating(nn.Module):
-    """Calls two branches, whose sum does not care, in an order that changes now and then."""
+    """Calls two branches, whose sum does not care, in an order that changes now and then.
+
+    The calls are counted in a place that a step cannot put back.
+    """
 
     def __init__(self, period: int = 1) -> None:
         super().__init__()
         self.period = period
         self.one, self.two = nn.Sequential(lin(4), nn.Tanh()), nn.Sequential(lin(4), nn.Tanh())
         self.last = nn.Sequential(lin(), nn.Tanh(), lin(6, 3))
-        self.calls = 0
+        self.calls = itertools.count(1)
 
     def forward(self, x: Tensor) -> Tensor:
-        self.calls += 1
-        if self.calls // self.period % 2:
+        if next(self.calls) // self.period % 2:
             one, two = self.one(x), self.two(x)
         else:
             two, one = self.two(x), self.one(x)
@@ -161,20 +166,18 @@ class Alternating(nn.Module):
 
 
 class Elastic(nn.Module):
-    """Calls the identity more or less often."""
+    """Calls the identity more or less often, each length in its turn."""
 
     def __init__(self, lengths: list[int]) -> None:
         super().__init__()
         self.first, self.same, self.last = lin(4), nn.Identity(), lin(6, 3)
         self.middle = nn.Sequential(lin(), nn.Tanh(), lin(), nn.Tanh())
-        self.lengths = lengths
-        self.calls = 0
+        self.lengths = itertools.cycle(lengths)
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.tanh(self.first(x))
-        for _ in range(self.lengths[self.calls % len(self.lengths)]):
+        for _ in range(next(self.lengths)):
             x = self.same(x)
-        self.calls += 1
         return self.last(self.middle(x))
 
 

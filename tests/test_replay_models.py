@@ -58,7 +58,7 @@ class Counting(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         self.calls += 1
-        self.seen.append(tuple(x.shape))
+        self.seen = [*self.seen, tuple(x.shape)]
         return torch.tanh(x)
 
 

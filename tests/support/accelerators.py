@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from samt.auto import adam_step, auto_samt, finite, step_sizes
+
 
 class Arrival:
     """An event that a test decides over."""
@@ -16,10 +18,11 @@ class Arrival:
     has_come = True
 
     def query(self) -> bool:
+        """Whether the numbers have arrived."""
         return Arrival.has_come
 
     def synchronize(self) -> None:
-        """Wait for it."""
+        """Wait for the numbers."""
 
 
 class OnHost(Tensor):
@@ -29,6 +32,13 @@ class OnHost(Tensor):
 def to_host(numbers: Tensor) -> tuple[Tensor, Arrival]:
     """Send numbers to the host; they have arrived when the arrival says so."""
     return numbers.clone().as_subclass(OnHost), Arrival()
+
+
+def play_accelerator(patch: pytest.MonkeyPatch, plays: bool = True) -> None:
+    """Let AutoSAMT take the CPU for an accelerator, whose numbers arrive later, or for a CPU."""
+    for module in (adam_step, auto_samt, finite, step_sizes):
+        patch.setattr(module, "is_read_late", lambda device: plays)
+    patch.setattr(finite, "_to_host", to_host)
 
 
 class NobodyLooks(TorchDispatchMode):
