@@ -79,8 +79,8 @@ def train(rank: int, size: int, case: Case) -> Outcome:
         data, other = (part(batch("mlp", s, 16), rank, size) for s in (step, step + 100))
         if case.closure:
             fresh = case.options.get("meta_batch") == "fresh"
-            meta = samt.closure(model, LOSS, *other) if fresh else None
-            losses.append(optimizer.step(samt.closure(model, LOSS, *data), meta))
+            meta = [samt.closure(model, LOSS, *other)] if fresh else []
+            losses.append(optimizer.step(samt.closure(model, LOSS, *data), *meta))
         else:
             optimizer.zero_grad()
             LOSS(model(data[0]), data[1]).backward()
