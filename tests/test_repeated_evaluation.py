@@ -154,6 +154,106 @@ def test_dropout_draws_one_mask_in_a_step_and_another_in_the_next(known_model: b
     assert not torch.equal(first[1], first[2])
 
 
+class Annealing(nn.Module):
+    """Sets attributes when it is evaluated, and computes with them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+        self.seen: tuple[int, ...] = ()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        self.seen = (*self.seen, len(x))
+        self.last = x.detach().mean()
+        return x * (1 + self.last) / self.calls
+
+
+class CountingLoss:
+    """A loss function that is an object, and weighs the loss by the number of its calls."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        self.calls += 1
+        return LOSS(outputs, targets) / self.calls
+
+
+@pytest.mark.parametrize("replay", [True, False])
+@pytest.mark.parametrize("mode", [{}, *MODES[1:3], *MODES[4:]], ids=str)
+def test_attributes_stand_as_after_one_evaluation(mode: dict[str, Any], replay: bool) -> None:
+    model, loss_fn = with_layer(Annealing()), CountingLoss()
+    optimizer = samt.SAMT(samt.blocks(model), lr=0.1, replay=replay, **mode)
+    for step in range(3):
+        (once, once_loss), rng = copy.deepcopy((model, loss_fn)), torch.get_rng_state()
+        inputs, targets = regression(step, 8 - step)
+        expected = once_loss(once(inputs), targets)
+        torch.set_rng_state(rng)
+        loss = optimizer.step(samt.closure(model, loss_fn, inputs, targets))
+        assert isinstance(loss, Tensor)
+        assert torch.equal(loss, expected.detach())
+        for held, alone in ((model[2], once[2]), (loss_fn, once_loss)):  # type: ignore[index]
+            assert held.calls == alone.calls == step + 1
+        assert model[2].seen == once[2].seen == tuple(8 - s for s in range(step + 1))  # type: ignore[index]
+        assert torch.equal(model[2].last, once[2].last)  # type: ignore[index]
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt()], ids=repr)
+def test_a_failure_in_any_evaluation_puts_attributes_back(error: BaseException) -> None:
+    model = with_layer(Annealing())
+    layer: Any = model[2]  # type: ignore[index]
+    optimizer = samt.SAMT(samt.blocks(model), meta_batch="same")
+    fault = Fault(error)
+    loss_fn = failing(fault)
+
+    def step() -> None:
+        inputs, targets = regression(0)
+        optimizer.step(
+            samt.closure(model, lambda o, _: loss_fn(o, targets.argmax(1)), inputs, targets)
+        )
+
+    for fails_at in (1, 2, 4):
+        fault.calls, fault.fails_at = 0, fails_at
+        with pytest.raises(type(error)):
+            step()
+        assert (layer.calls, layer.seen) == (0, ())
+        assert not hasattr(layer, "last")
+    fault.fails_at = 0
+    step()
+    assert (layer.calls, layer.seen) == (1, (8,))
+
+
+class Changing(nn.Module):
+    """Changes something in place that it holds as an attribute."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        kinds: dict[str, Any] = {"list": [], "dict": {}, "set": set(), "tensor": torch.zeros(2)}
+        self.kind, self.held = kind, kinds[kind]
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kind == "list":
+            self.held.append(0)
+        elif self.kind == "dict":
+            self.held[len(self.held)] = 0
+        elif self.kind == "set":
+            self.held.add(len(self.held))
+        else:
+            self.held.add_(1)
+        return x
+
+
+@pytest.mark.parametrize("kind", ["list", "dict", "set", "tensor"])
+def test_what_is_changed_in_place_and_cannot_be_put_back_gives_one_warning(kind: str) -> None:
+    model = with_layer(Changing(kind))
+    optimizer = samt.SAMT(samt.blocks(model))
+    with pytest.warns(RuntimeWarning, match=r"^Changing changes its attribute 'held' in place"):
+        optimizer.step(samt.closure(model, LOSS, *regression(0)))
+    for step in range(1, 4):  # there are no more warnings, which would be errors
+        optimizer.step(samt.closure(model, LOSS, *regression(step)))
+
+
 @pytest.mark.parametrize(
     "options", [{}, {"head": "dense", "step_size": "row"}, {"order": "random"}]
 )
