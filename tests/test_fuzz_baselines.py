@@ -18,7 +18,8 @@ from torch.func import functional_call
 from samt.baselines import SGDHD, AdamHD, Dante, SGDNesterovHD
 from samt.baselines.hypergradient_base import HypergradientDescent
 from samt.closures import Closure
-from samt.reference import Reference, Tensors
+from samt.reference import Reference
+from samt.reference.oracle import Tensors
 
 from .support.batches import Batch
 from .support.closures import WithBackward

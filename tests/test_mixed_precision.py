@@ -85,7 +85,7 @@ def test_a_gradient_scaler_changes_no_number_and_loses_nothing_when_it_skips(
     for step in range(20):
         for overflows in (True, False) if step in (0, 4, 7, 9, 12) else (False,):
             before = state_of(run)
-            at_average = bool(optimizer._is_at_average)  # type: ignore[attr-defined]
+            at_average = bool(optimizer._is_at_average)
             scaler.scale(loss_of(run, step) * (torch.inf if overflows else 1)).backward()
             if unscaled_first:
                 scaler.unscale_(optimizer)

@@ -133,7 +133,7 @@ def test_groups_that_come_one_by_one_keep_their_options() -> None:
     runs = []
     for each, as_given in ((model, iter), (twin, list)):
         own = [{**g, "params": n["params"]} for g, n in zip(groups, samt.blocks(each), strict=True)]
-        optimizer = samt.SAMT(as_given(own))  # type: ignore[arg-type]
+        optimizer = samt.SAMT(as_given(own))
         assert [group["step_size"] for group in optimizer.param_groups] == ["scalar", "row"]
         for _ in range(3):
             optimizer.step(loss_of(each))
