@@ -23,7 +23,7 @@ def _seeded() -> None:
 
 @pytest.fixture(scope="session")
 def worlds() -> Iterator[Callable[[int], World]]:
-    """From a number of ranks to as many processes, which start when they are first needed."""
+    """A function from a number of ranks to as many processes, which start when they are needed."""
     made: dict[int, World] = {}
     yield lambda size: made.setdefault(size, World(size))
     for world in made.values():

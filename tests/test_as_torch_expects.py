@@ -198,7 +198,7 @@ def convolutional(layout: str) -> nn.Module:
 @pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "contiguous"])
 @every_kind
 def test_the_layout_in_memory_changes_no_number(kind: str, layout: str, gradients: str) -> None:
-    """Of the parameters, and of gradients that somebody has assigned."""
+    """The layout is that of the parameters, or of gradients that somebody has assigned."""
     results = []
     for chosen in ("contiguous", layout):
         model = convolutional(chosen)

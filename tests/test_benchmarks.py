@@ -25,7 +25,7 @@ def bench(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def measure(output: Path, *methods: str) -> str:
-    """Measure on the smallest models for as short as possible; what it says on stderr."""
+    """Measure on the smallest models for as short as possible, and return what stderr says."""
     done = bench(
         *("--models", "mlp-100", "depth-2", "--methods", *methods, "--seconds", "0.02"),
         *("--batch-size", "8", "--threads", "1", "--output", output),
@@ -35,7 +35,7 @@ def measure(output: Path, *methods: str) -> str:
 
 
 def rows(table: Path) -> dict[tuple[str, str], dict[str, str]]:
-    """Of a CSV file, by model and method."""
+    """The rows of a CSV file, by model and method."""
     with table.open(encoding="utf-8", newline="") as file:
         return {(row["model"], row["method"]): row for row in csv.DictReader(file)}
 

@@ -67,11 +67,15 @@ def trained(
     ],
     ids=str,
 )
-def test_compiled_steps_are_the_eager_steps(partition: int | None, options: dict[str, Any]) -> None:
+def test_compiled_steps_are_the_eager_steps(
+    partition: int | None, options: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "samt")
     eager = trained(6, partition, **options)
+    assert not caplog.messages
     model, optimizer, history, losses = trained(6, partition, compile=True, **options)
-    (graph,) = optimizer._compiled._graphs.values()
-    assert graph._compiled is not None, "or nothing was compiled"
+    (message,) = (record.message for record in caplog.records if record.name == "samt")
+    assert message.startswith("samt compiled a sweep in ")
     close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-11)
     close(losses, eager[3])
     close(model.state_dict(), eager[0].state_dict())

@@ -59,12 +59,12 @@ class AutoSAMTMachine(OneEvaluationMachine):
         return self.plain_step(loss, data)
 
     def sees_nothing(self) -> bool:
-        """In the plain loop it has the gradients alone."""
+        """In the plain loop the optimizer has the gradients alone."""
         held = [p for group in self.optimizer.param_groups for p in group["params"]]
         return self.style is None and not (held and all(p.requires_grad for p in held))
 
     def held_by_oracle(self) -> dict[str, Tensor]:
-        """The average, where the next gradient is taken there."""
+        """The oracle holds the average where the next gradient is taken there."""
         held: dict[str, Tensor] = self.oracle.parameters
         return held
 

@@ -191,7 +191,7 @@ class HypergradientMachine(OneEvaluationMachine):
         return self.plain_step(loss, data)
 
     def sees_nothing(self) -> bool:
-        """It has the gradients alone."""
+        """The optimizer has the gradients alone."""
         held = [p for group in self.optimizer.param_groups for p in group["params"]]
         return not (held and all(p.requires_grad for p in held))
 

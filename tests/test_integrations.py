@@ -45,7 +45,7 @@ class Batches(Dataset[dict[str, Tensor]]):
 
 
 class Network(nn.Module):
-    """As the Trainer of Hugging Face wants it: it returns its loss."""
+    """A model as the Trainer of Hugging Face wants it: it returns its loss."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -125,7 +125,7 @@ in_lightning = pytest.mark.filterwarnings("ignore")
 
 @in_lightning
 def test_lightning_logs_the_step_sizes(tmp_path: Path) -> None:
-    """With two micro-batches a step, as in a loop with the whole batch."""
+    """Two micro-batches a step give what a loop with the whole batch gives."""
     trainer = fit_with_lightning(*make("auto-samt"), folder=tmp_path)
     (table,) = tmp_path.rglob("metrics.csv")
     with table.open() as file:

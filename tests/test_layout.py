@@ -154,7 +154,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 
 
 def test_importing_samt_needs_torch_alone() -> None:
-    """With every other distribution of this environment made unimportable."""
+    """Every other distribution of this environment is made unimportable."""
     program = """
 import sys, torch
 torch.optim.SGD([torch.zeros(1, requires_grad=True)])  # torch imports more on first use

@@ -109,7 +109,7 @@ def test_it_equals_finite_differences(step_size: Any, head: str, options: dict[s
 
 @pytest.mark.parametrize("step_size", SHAPES)
 def test_it_equals_differentiation_through_the_trial_weights(step_size: Any) -> None:
-    """∂ℓ(w − η ⊙ g)/∂(α, η̃) by autograd, equations (9) and (10), g constant."""
+    """Autograd gives ∂ℓ(w − η ⊙ g)/∂(α, η̃), equations (9) and (10), with g constant."""
     model = mlp()
     weights = {name: p.detach() for name, p in model.named_parameters()}
     inputs, targets = batch("mlp", 0)

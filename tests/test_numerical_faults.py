@@ -46,7 +46,7 @@ BARE = {name: ALL[name] for name in ("auto-samt", "cyclic", "fixed", *HYPERGRADI
 
 
 def network(dtype: torch.dtype = torch.float32) -> nn.Module:
-    """With a block of one element at its end."""
+    """A network with a block of one element at its end."""
     torch.manual_seed(0)
     return nn.Sequential(
         nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1), nn.Linear(1, 1, bias=False)
@@ -111,7 +111,7 @@ def test_an_input_that_is_not_finite_changes_nothing(name: str, done: int, bad: 
 def test_a_gradient_that_is_not_finite_is_refused_with_its_block(
     name: str, done: int, bad: float
 ) -> None:
-    """In the plain loop, in which nobody shows the loss; 1e30 has no square in float32."""
+    """The loop is the plain one, in which nobody shows the loss; 1e30 has no square in float32."""
     model = network()
     optimizer: Any = BARE[name](samt.blocks(model))
     for number in range(done):
@@ -129,7 +129,7 @@ def test_a_gradient_that_is_not_finite_is_refused_with_its_block(
 
 
 class RootOf(torch.autograd.Function):
-    """Its value is finite and its gradient is not, as that of a root at zero."""
+    """A function whose value is finite and whose gradient is not, like a root at zero."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -259,7 +259,7 @@ def test_no_scale_makes_hypergradient_descent_a_number_that_is_none(
 
 
 def test_tiny_gradients_teach_no_huge_lesson() -> None:
-    """Their norms underflow before the products do."""
+    """The norms of the gradients underflow before the products do."""
     model = network()
     optimizer = samt.AutoSAMT(samt.blocks(model), total_steps=24, meta_every=3)
     for number in range(18):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def assert_same(actual: Any, expected: Any, where: str = "") -> None:
-    """Equal structure, types, dtypes and bits."""
+    """Both have the same structure, types, dtypes and bits."""
     if isinstance(expected, Tensor):
         assert isinstance(actual, Tensor), where
         assert actual.dtype == expected.dtype, where
@@ -29,7 +29,7 @@ def assert_same(actual: Any, expected: Any, where: str = "") -> None:
 
 
 def assert_equal(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    """The same names, and tensors that are equal but for rounding."""
+    """Both have the same names, and tensors that are equal but for rounding."""
     assert actual.keys() == expected.keys()
     for name, value in expected.items():
         torch.testing.assert_close(
@@ -38,7 +38,7 @@ def assert_equal(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None
 
 
 def assert_close(actual: Tensor, expected: Tensor, what: str) -> None:
-    """Equal but for what many steps make of rounding."""
+    """Both are equal but for what many steps make of rounding."""
     torch.testing.assert_close(
         actual.detach(), expected, rtol=1e-6, atol=1e-8, msg=lambda text: f"{what}: {text}"
     )

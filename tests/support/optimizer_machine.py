@@ -62,7 +62,7 @@ def faulty(fault: Callable[[], Any]) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 class FaultError(Exception):
-    """Raised in a closure."""
+    """An error that a closure raises."""
 
 
 class OptimizerMachine(RuleBasedStateMachine):
@@ -157,7 +157,7 @@ class OptimizerMachine(RuleBasedStateMachine):
         self.oracle = self.make_oracle() if wide else None
 
     def plain_step(self, loss: Callable[[Tensor, Tensor], Tensor], data: Batch) -> Tensor:
-        """As in everybody's loop."""
+        """Take a step as in everybody's loop."""
         self.model.zero_grad()
         value = loss(self.model(data[0]), data[1])
         if value.requires_grad:
@@ -379,5 +379,5 @@ class OneEvaluationMachine(OptimizerMachine):
 
 
 def assert_is_a_line(error: BaseException) -> None:
-    """As every message is."""
+    """Every message is one line."""
     assert "\n" not in str(error)

@@ -16,14 +16,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-_PATIENCE = 100.0  # seconds
+_PATIENCE = 300.0  # seconds
 
 
 class World:
-    """So many ranks of one gloo process group.
+    """The ranks of one gloo process group.
 
     Args:
-        size: number of ranks.
+        size: the number of ranks.
     """
 
     def __init__(self, size: int) -> None:

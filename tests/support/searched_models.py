@@ -11,7 +11,7 @@ from .models import Convolutional, Shared
 
 
 class Odd(nn.Module):
-    """What a layer's weights may look like: no dimension, one element, none, shared, not used."""
+    """Weights may look like these: no dimension, one element, none, shared, not used."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Odd(nn.Module):
 
 
 class Striped(Convolutional):
-    """With a batch norm in float64 that does not make the bias ahead of it mere rounding."""
+    """A model whose batch norm does not make a bias ahead of it mere rounding: there is none."""
 
     def __init__(self) -> None:
         super().__init__()
