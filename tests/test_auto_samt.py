@@ -228,7 +228,7 @@ def test_a_closure_is_called_once_and_its_loss_comes_back() -> None:
 
 @pytest.mark.parametrize("calls_backward", [True, False])
 def test_a_closure_adds_to_the_gradients_of_earlier_micro_batches(calls_backward: bool) -> None:
-    """Trainers accumulate in this way: the last micro-batch's closure does not zero the gradients."""
+    """Trainers accumulate so: the last micro-batch's closure does not zero the gradients."""
     model = mlp()
     other = copy.deepcopy(model)
     optimizer, plain = AutoSAMT(samt.blocks(model), **OFTEN), AutoSAMT(samt.blocks(other), **OFTEN)
