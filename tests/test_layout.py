@@ -116,6 +116,10 @@ def f():
         "samt.alternating.oagd"
     }
     assert "samt.alternating.sweep" in imports_of("samt.alternating.samt")
+    found = wrong_imports({"baselines"}, set(), {"alternating"})
+    assert "samt.baselines.dante imports samt.alternating.sweep" in found
+    assert "samt.baselines.dante imports samt.errors" not in found
+    assert wrong_imports({"baselines"}, ALL_PARTS - {"options"}, set())
 
 
 def test_the_core_imports_nothing_that_is_built_on_it() -> None:
