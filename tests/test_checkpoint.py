@@ -19,9 +19,9 @@ from samt.errors import CheckpointMismatchError
 from samt.partition import Partition
 
 from .support.batches import batch
-from .support.checkpoints import Run, load, saved, through_a_file
 from .support.comparisons import assert_same
 from .support.models import MODELS
+from .support.saving import Run, load, saved, through_a_file
 
 LOSS = nn.functional.cross_entropy
 

@@ -24,9 +24,9 @@ from samt.errors import (
 )
 
 from .support.batches import batch
-from .support.checkpoints import through_a_file
 from .support.comparisons import assert_same
 from .support.models import MODELS
+from .support.saving import through_a_file
 
 LOSS = nn.functional.cross_entropy
 KINDS = list(MODELS)

@@ -19,9 +19,9 @@ from samt.closures import Closure
 from samt.partition import Partition
 
 from .support.batches import batch
-from .support.checkpoints import Run, load, saved, through_a_file
 from .support.comparisons import assert_same
 from .support.models import MODELS, Convolutional
+from .support.saving import Run, load, saved, through_a_file
 from .support.snapshots import everything
 
 LOSS = nn.functional.cross_entropy

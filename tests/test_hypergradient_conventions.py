@@ -21,9 +21,9 @@ from samt.baselines.hypergradient_base import HypergradientDescent
 from samt.errors import OptionError, UnknownOptionError, UnsupportedGradientError
 
 from .support.batches import batch
-from .support.checkpoints import through_a_file
 from .support.comparisons import assert_same
 from .support.hypergradient import LOSS, METHODS, RULES, alpha_of, build, train
+from .support.saving import through_a_file
 
 KINDS: list[type[HypergradientDescent]] = [SGDHD, SGDNesterovHD, AdamHD]
 
