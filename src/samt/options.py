@@ -140,8 +140,10 @@ _OF_TORCH = {
 }
 # What torch, its schedulers and trainers note in param groups beside options.
 NOTES = frozenset(
-    ("params", "param_names", "name", "initial_lr", "max_lr", "min_lr", "base_momentum")
-    + ("max_momentum", "swa_lr", "lr_scale")
+    (
+        *("params", "param_names", "name", "lr_scale"),
+        *("initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum", "swa_lr"),
+    )
 )
 
 

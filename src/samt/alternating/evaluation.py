@@ -9,6 +9,7 @@ those of before.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from types import TracebackType
@@ -17,8 +18,7 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from samt.alternating.observer import Observer
-from samt.alternating.replay import CallOrderChangedError, Record, Replay
+from samt.alternating.replay import CallOrderChangedError, Observer, Record, Replay
 from samt.alternating.surroundings import Surroundings, Unprotected, holders_of
 from samt.closures import Closure
 from samt.errors import ClosureResultError, NoGradientError
@@ -73,6 +73,7 @@ class RepeatedEvaluation:
         self._holders = holders_of(functions, [m for r in replays.values() for m in r.modules])
         self._replays = replays
         self._ranks = ranks
+        self._averages = ranks.are_several
         self._habits = habits
         self._records: dict[int, Record] = {}  # by the id of the closure
         self._undo: list[tuple[Tensor, Tensor]] = []
@@ -85,6 +86,10 @@ class RepeatedEvaluation:
         self._before = Surroundings(self._holders, self._devices)
         watches = self._habits.steps_watched < _STEPS_TO_WATCH
         self._unprotected = Unprotected(self._holders if watches else [])
+        # torch's own fast path of attention asks whether anything requires gradients, but not in a
+        # way that `Observer` could see.
+        self._had_fast_path = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
         _require_grad(self._trainable, False)
         return self
 
@@ -94,6 +99,7 @@ class RepeatedEvaluation:
         error: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
+        torch.backends.mha.set_fastpath_enabled(self._had_fast_path)
         _require_grad(self._trainable, True)
         for parameter in self._trainable:
             parameter.grad = None
@@ -150,7 +156,9 @@ class RepeatedEvaluation:
                 "itself, not loss.item() or loss.detach(), or call loss.backward() in the closure "
                 "and return the loss"
             )
-        loss, found = self._ranks.average(loss, found or [], own)
+        found = found or []
+        if self._averages:
+            loss, found = self._ranks.average(loss, found, own)
         of = dict(zip(map(id, own), found, strict=True))
         return Evaluated(
             loss, {index: [of.get(id(p)) for p in block] for index, block in blocks.items()}
@@ -248,6 +256,8 @@ class RepeatedEvaluation:
         self.draws = not self._before.random.equals(self._after_first.random)
         self.keeps = self._before.has_other_attributes()
         for replay in self._replays.values():
+            if self.draws and not replay.draws:
+                self._records.clear()  # without the random states that a replay would need
             replay.draws = self.draws
         if self._unprotected.warn():
             self._habits.steps_watched = _STEPS_TO_WATCH
@@ -273,7 +283,7 @@ class Evaluations:
         self._block_of = {id(p): i for i, group in enumerate(groups) for p in group["params"]}
         self._replays: dict[nn.Module, Replay] = {}
 
-    def start(
+    def of_step(
         self, closures: Sequence[Callable[[], Any]], ranks: Ranks, is_replaying: bool
     ) -> RepeatedEvaluation:
         """The evaluation of one step, to be entered.
@@ -331,13 +341,18 @@ def _gradients(loss: Any, own: list[Tensor], unfrozen: list[Tensor]) -> list[Ten
         for parameter in unfrozen:
             parameter.grad = None
     elif isinstance(loss, Tensor) and loss.requires_grad:
-        refuse_post_accumulate_hooks(own)
+        if any(map(_hooks_of, own)):
+            refuse_post_accumulate_hooks()
         gradients = list(torch.autograd.grad(loss, own, allow_unused=True)) if own else []
     else:
         return None
     for gradient in gradients:
-        refuse_sparse(gradient)
+        if gradient is not None and gradient.layout is not torch.strided:
+            refuse_sparse(gradient)
     return gradients
+
+
+_hooks_of = operator.attrgetter("_post_accumulate_grad_hooks")
 
 
 def _require_grad(parameters: Iterable[Tensor], flag: bool) -> None:

@@ -37,8 +37,8 @@ class EtaModelReference(nn.Module):
         self.layer3 = nn.Linear(hidden, outputs, dtype=weight.dtype)
         self.offset = nn.Parameter(initial["offset"]) if "offset" in initial else None
         self._initial = initial
-        for layer, (weight, bias) in zip(self._layers(), layers_of(initial, hidden), strict=True):
-            layer.weight = nn.Parameter(weight.clone())
+        for layer, (matrix, bias) in zip(self._layers(), layers_of(initial, hidden), strict=True):
+            layer.weight = nn.Parameter(matrix.clone())
             layer.bias = nn.Parameter(bias.clone())
 
     def _layers(self) -> tuple[nn.Linear, nn.Linear, nn.Linear]:
