@@ -242,7 +242,13 @@ class BlockOptimizer(torch.optim.Optimizer):
     def state_dict(self) -> dict[str, Any]:
         """As in torch, complete before the first step; loads with `weights_only=True`."""
         self._sync()
-        return checkpoint.portable(super().state_dict())
+        held = {p for group in self.param_groups for p in group["params"]}
+        # torch has no word for the state of a parameter that somebody took out of its group.
+        left = {p: self.state.pop(p) for p in list(self.state) if p not in held}
+        try:
+            return checkpoint.portable(super().state_dict())
+        finally:
+            self.state.update(left)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As in torch, but exact, and matched by parameter name where both sides have names.
