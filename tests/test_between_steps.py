@@ -27,7 +27,7 @@ from samt.errors import (
 )
 
 LOSS = nn.functional.cross_entropy
-Make = Callable[[Any], Optimizer]
+Make = Callable[[Any], Any]
 KINDS: dict[str, Make] = {
     "adamw": lambda groups: torch.optim.AdamW(groups, 1e-2),
     "samt": samt.SAMT,
@@ -49,12 +49,12 @@ def data(dtype: torch.dtype = torch.float32, classes: int = 3) -> tuple[Tensor, 
     return inputs.to(dtype), torch.randint(0, classes, (32,), generator=generator)
 
 
-def network() -> nn.Sequential:
+def network() -> Any:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
 
 
-def steps(model: nn.Module, optimizer: Optimizer, count: int) -> None:
+def steps(model: nn.Module, optimizer: Any, count: int) -> None:
     """Train for some steps."""
     inputs, targets = data(next(p for p in model.parameters() if p.is_floating_point()).dtype)
     for _ in range(count):
@@ -63,10 +63,10 @@ def steps(model: nn.Module, optimizer: Optimizer, count: int) -> None:
             LOSS(model(inputs), targets).backward()
             optimizer.step()
         else:
-            optimizer.step(samt.closure(model, LOSS, inputs, targets))  # type: ignore[arg-type]
+            optimizer.step(samt.closure(model, LOSS, inputs, targets))
 
 
-def start(kind: str, count: int = 5) -> tuple[nn.Sequential, Optimizer]:
+def start(kind: str, count: int = 5) -> tuple[Any, Any]:
     model = network()
     optimizer = KINDS[kind](samt.blocks(model))
     steps(model, optimizer, count)
@@ -127,7 +127,7 @@ def test_a_grown_parameter_works_or_its_state_is_refused_by_name(kind: str) -> N
                 optimizer.state[new][key] = torch.cat([optimizer.state[new][key], more])
     if kind in SHAPED:
         before = [p.detach().clone() for p in model.parameters()]
-        with pytest.raises(StateMismatchError, match="delete optimizer.state") as caught:
+        with pytest.raises(StateMismatchError, match="delete optimizer") as caught:
             steps(model, optimizer, 1)
         assert "\n" not in str(caught.value)
         assert_same([p.detach() for p in model.parameters()], before)
@@ -149,7 +149,7 @@ def test_parameters_that_are_put_into_a_group_are_trained(kind: str) -> None:
     assert all(not torch.equal(p, b) for p, b in zip(model[3].parameters(), before, strict=True))
     if kind == "adamw":
         return
-    history = samt.History(optimizer)  # type: ignore[arg-type]
+    history = samt.History(optimizer)
     steps(model, optimizer, 1)
     names = [row["parameter"] for row in history.rows if row["block"] == "2"]
     assert names[-4:] == ["2.weight", "2.bias", "2[2]", "2[3]"]
@@ -297,7 +297,7 @@ def test_a_step_begins_at_weights_that_were_overwritten_by_hand(kind: str) -> No
     with torch.no_grad():
         model[2].weight.data = torch.full((3, 16), 0.25)
     expected = LOSS(model(data()[0]), data()[1])
-    loss = optimizer.step(samt.closure(model, LOSS, *data()))  # type: ignore[arg-type]
+    loss = optimizer.step(samt.closure(model, LOSS, *data()))
     assert torch.equal(torch.as_tensor(loss), expected.detach())
 
 
@@ -322,7 +322,7 @@ def test_whatever_is_moved_about_training_goes_on(kind: str, change: str) -> Non
     CHANGES[change](optimizer)
     held = [p for group in optimizer.param_groups for p in group["params"]]
     before = [p.detach().clone() for p in held]
-    history = samt.History(optimizer)  # type: ignore[arg-type]
+    history = samt.History(optimizer)
     steps(model, optimizer, 3)
     assert all(not torch.equal(p, b) for p, b in zip(held, before, strict=True))
     assert {row["parameter"] for row in history.rows if row["parameter"].endswith("weight")}
@@ -353,16 +353,16 @@ class Adapted(nn.Module):
 def test_frozen_parameters_have_no_state_and_no_influence(kind: str) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(Adapted(6), nn.ReLU(), Adapted(6), nn.Linear(6, 3))
-    frozen = {p for p in model.parameters() if not p.requires_grad}
+    frozen = {p: p.detach().clone() for p in model.parameters() if not p.requires_grad}
     whole = KINDS[kind](samt.blocks(model, 1))
     alone = copy.deepcopy(model)
     trained = [p for p in alone.parameters() if p.requires_grad]
     part = KINDS[kind]([{"params": trained}])
     steps(model, whole, 4)
     steps(alone, part, 4)
-    assert not frozen & {p for p, state in whole.state.items() if state}
-    assert all(torch.equal(own, their) for own, their in zip(frozen, frozen, strict=True))
-    if kind != "adamw" and kind != "dante" and "fixed" not in kind:
+    assert not frozen.keys() & {p for p, state in whole.state.items() if state}
+    assert all(torch.equal(parameter, before) for parameter, before in frozen.items())
+    if kind not in ("adamw", "dante", "samt, fixed"):
         sizes = [
             sum(t.numel() for state in o.state.values() for t in state.values())
             for o in (whole, part)
@@ -491,7 +491,7 @@ def test_the_default_device_is_no_concern(kind: str) -> None:
                 LOSS(model(inputs), targets).backward()
                 optimizer.step()
             else:
-                optimizer.step(samt.closure(model, LOSS, inputs, targets))  # type: ignore[arg-type]
+                optimizer.step(samt.closure(model, LOSS, inputs, targets))
         state = optimizer.state_dict()
         optimizer.load_state_dict(state)
     finally:
@@ -516,7 +516,7 @@ def test_lazy_modules_train_once_they_have_a_shape(kind: str) -> None:
     optimizer = KINDS[kind](samt.blocks(model))
     if kind != "adamw":
         with pytest.raises(UninitializedParameterError, match="call the model once"):
-            optimizer.step(samt.closure(model, LOSS, *data()))  # type: ignore[arg-type]
+            optimizer.step(samt.closure(model, LOSS, *data()))
     optimizer.state_dict()
     model(data()[0])
     before = [p.detach().clone() for p in model.parameters()]
@@ -558,9 +558,9 @@ def test_wrapped_names_are_matched_by_name_in_another_order(kind: str) -> None:
     model, optimizer = start(kind)
     twin = copy.deepcopy(model)
     blocks = renamed(samt.blocks(twin), lambda name: f"module.{name}")
-    blocks = [
-        {**b, "params": b["params"][::-1], "param_names": b["param_names"][::-1]} for b in blocks
-    ]
+    for block in blocks:
+        block["params"].reverse()
+        block["param_names"].reverse()
     other = KINDS[kind](blocks)
     other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     for name, parameter in twin.named_parameters():
@@ -598,15 +598,14 @@ def test_names_that_stand_in_other_places_are_refused_with_both_lists() -> None:
 def test_a_step_that_is_called_from_compiled_code_runs_as_it_is(kind: str) -> None:
     (model, optimizer), (twin, other) = start(kind), start(kind)
     inputs, targets = data()
-    closure = samt.closure(model, LOSS, inputs, targets)
-    step = torch.compile(optimizer.step)
-    step(closure)
+    step: Any = torch.compile(optimizer.step)
+    step(samt.closure(model, LOSS, inputs, targets))
 
-    @torch.compile
-    def train_step(closure: Callable[[], Any]) -> Any:
-        return optimizer.step(closure)
+    def train_step(inputs: Tensor, targets: Tensor) -> Any:
+        return optimizer.step(samt.closure(model, LOSS, inputs, targets))
 
-    train_step(closure)
+    compiled: Any = torch.compile(train_step)
+    compiled(inputs, targets)
     steps(twin, other, 2)
     assert_same([*model.state_dict().values()], [*twin.state_dict().values()])
 
