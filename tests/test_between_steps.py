@@ -442,7 +442,6 @@ def test_anything_with_one_value_is_a_number(
             group["lr"] = options["lr"] if chosen is options else float(options["lr"])
         steps(model, optimizer, 2)
         results.append(list(model.parameters()))
-        torch.save(optimizer.state_dict(), "/dev/null")
     for own, their in zip(*results, strict=True):
         torch.testing.assert_close(own, their, rtol=1e-5, atol=1e-7)
 

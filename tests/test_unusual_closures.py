@@ -487,10 +487,9 @@ def test_attributes_that_a_model_sets_move_once_per_step() -> None:
     optimizer = samt.SAMT(samt.blocks(model), meta_batch="same")
     for step in range(3):
         once = copy.deepcopy(model)
-        loss = LOSS(once(inputs), targets)
-        assert torch.equal(
-            optimizer.step(samt.closure(model, LOSS, inputs, targets)), loss.detach()
-        )
+        expected = LOSS(once(inputs), targets)
+        loss = optimizer.step(samt.closure(model, LOSS, inputs, targets))
+        assert torch.equal(torch.as_tensor(loss), expected.detach())
         assert model.calls == step + 1
         for own, their in zip(model.hidden, once.hidden, strict=True):
             assert torch.equal(own, their)
