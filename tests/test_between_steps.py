@@ -589,6 +589,23 @@ def test_names_that_stand_in_other_places_are_refused_with_both_lists() -> None:
     assert "\n" not in message
 
 
+@ours
+def test_a_checkpoint_fits_before_and_after_a_layer_is_unfrozen(kind: str) -> None:
+    frozen, trained = network(), network()
+    frozen[0].requires_grad_(False)
+    optimizers = [KINDS[kind](samt.blocks(model)) for model in (frozen, trained)]
+    for model, optimizer in zip((frozen, trained), optimizers, strict=True):
+        steps(model, optimizer, 3)
+    states = [copy.deepcopy(optimizer.state_dict()) for optimizer in optimizers]
+    fresh = copy.deepcopy(optimizers[1].state.get(trained[0].weight, {}))
+    optimizers[1].load_state_dict(states[0])
+    assert_same(dict(optimizers[1].state.get(trained[0].weight, {})), dict(fresh))
+    optimizers[0].load_state_dict(states[1])
+    for model, optimizer in zip((frozen, trained), optimizers, strict=True):
+        steps(model, optimizer, 2)
+    assert torch.equal(frozen[0].weight, network()[0].weight)
+
+
 # Compiled steps.
 
 

@@ -186,7 +186,9 @@ def holders_of(functions: Iterable[Any], known: Iterable[nn.Module] = ()) -> lis
         for part in _parts(function, depth=2):
             for one in part.modules() if isinstance(part, nn.Module) else (part,):
                 found.setdefault(id(one), one)
-    return list(found.values())
+    # What data parallel wrappers note of a pass is theirs, and means something to them.
+    wrappers = nn.parallel.DistributedDataParallel, nn.DataParallel
+    return [one for one in found.values() if not isinstance(one, wrappers)]
 
 
 def _parts(value: Any, depth: int) -> Iterator[Any]:
