@@ -83,7 +83,7 @@ def closure(model: nn.Module, loss_fn: Callable[..., Tensor], *batch: Any) -> Cl
 
     Args:
         model: the network.
-        loss_fn: maps (outputs, targets) to a scalar loss.
+        loss_fn: a function from (outputs, targets) to a scalar loss.
         batch: the model's inputs, then the targets. For `meta_batch="subset"` and `"fresh"` the
             samples lie along dimension 0 of every tensor; tuples, lists and dicts may hold
             tensors, and numbers and tensors without dimensions are left as they are. With one

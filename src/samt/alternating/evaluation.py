@@ -35,19 +35,24 @@ _STEPS_TO_WATCH = 2  # in which state that nobody can protect is looked for
 
 
 class Evaluated(NamedTuple):
-    """Loss of one pass, without its graph, and each block's gradients, one (or None) each."""
+    """The result of one evaluation.
+
+    Attributes:
+        loss: the loss without its graph.
+        gradients: by the number of a block, one gradient or None for each of its parameters.
+    """
 
     loss: Loss
     gradients: dict[int, list[Tensor | None]]
 
 
 class RepeatedEvaluation:
-    """The evaluations of one step; a context manager.
+    """Evaluates the losses of one step; a context manager.
 
     Args:
         parameters: all parameters of the optimizer.
-        functions: the closures that will be evaluated.
-        replays: by model; what ran ahead of a block need not run again.
+        functions: the closures that the step will evaluate.
+        replays: for each model the object that spares what ran ahead of a block.
         ranks: the processes over which losses and gradients are averaged.
         habits: what earlier steps have learned of models and losses.
 
@@ -132,10 +137,11 @@ class RepeatedEvaluation:
         """Evaluate the loss and differentiate it with respect to some blocks.
 
         Args:
-            closure: returns the loss; may or may not call `backward` and `zero_grad`.
-            blocks: parameters by the number of their block; all others are taken as constants.
-            next_changed: the block that changes before the closure's next evaluation; None if
-                there is no next evaluation.
+            closure: a function that returns the loss; it may call `backward` and `zero_grad`.
+            blocks: the parameters of some blocks, by the number of the block. All other
+                parameters are taken as constants.
+            next_changed: the number of the block that changes before the closure's next
+                evaluation; None if there is no next evaluation.
 
         Raises:
             NoGradientError: there is neither a `.grad` nor a loss with a graph.
@@ -189,6 +195,8 @@ class RepeatedEvaluation:
             if not self._has_to_unfreeze(observer, unfrozen):
                 return result
         self.count -= 1
+        if self.count == 0:
+            self._after_first = None
         self._records.pop(id(closure), None)
         return self._evaluate(closure, own, unfrozen)
 
@@ -237,7 +245,9 @@ class RepeatedEvaluation:
             return closure()
 
     def _observer(self, closure: Callable[[], Any]) -> Observer | None:
-        """For the first evaluation of each model in a step, and of any function."""
+        """An observer for the first evaluation of each model, and of any function, in a step."""
+        if self._habits.reads_requires_grad:
+            return None
         replay = self._replay_of(closure)
         if replay is not None and replay.observing:
             return Observer(self._trainable_ids, replay.note_use if replay.enabled else None)
@@ -268,7 +278,7 @@ class Evaluations:
     """Starts the repeated evaluation of each step, and keeps what steps learn of the models.
 
     Args:
-        groups: all blocks.
+        groups: the param groups of all blocks.
 
     Attributes:
         reads_requires_grad: whether the code asks tensors if they require gradients. Then all
@@ -289,7 +299,7 @@ class Evaluations:
         """The evaluation of one step, to be entered.
 
         Args:
-            closures: all that the step will evaluate.
+            closures: the closures that the step will evaluate.
             ranks: the processes over which losses and gradients are averaged.
             is_replaying: whether what ran ahead of a block need not run again.
         """
@@ -313,7 +323,7 @@ def take_back(changed: Undo) -> None:
     """Put copies back, the oldest last.
 
     Args:
-        changed: tensors, each with a copy of what it was.
+        changed: tensors with copies of their earlier values, in the order of the changes.
     """
     for tensor, copy in reversed(changed):
         tensor.copy_(copy)

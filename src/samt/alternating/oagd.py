@@ -145,9 +145,10 @@ class SubProblem:
         """Steps 1 to 5: from the block's gradient to its trial weights, which it keeps.
 
         Args:
-            gradients: one for each parameter. A parameter without one is left alone: it counts
-                as a zero gradient and does not decay.
-            check_finite: called with what has to be finite, before anything changes.
+            gradients: one gradient or None for each parameter. A parameter whose gradient is
+                None is left alone: it counts as a zero gradient and does not decay.
+            check_finite: the function that looks at numbers that have to be finite; it is called
+                before anything changes.
         """
         group = self.group
         lr: Number = group["lr"]
@@ -183,7 +184,8 @@ class SubProblem:
 
         Args:
             meta_gradients: h, the gradient of the meta loss at the trial weights.
-            check_finite: called with what has to be finite, after the step.
+            check_finite: the function that looks at numbers that have to be finite; it is called
+                after the step.
         """
         if self.eta is None:
             return
@@ -306,7 +308,7 @@ def _product(g: Tensor, h: Tensor, shape: torch.Size) -> Tensor:
 
 
 def _sum(tensors: Sequence[Tensor]) -> Tensor:
-    """Of all elements; finite if and only if each of them is, up to overflow."""
+    """The sum of all elements; it is finite if and only if each element is, up to overflow."""
     first, *others = [tensor.sum() for tensor in tensors]
     return torch.stack([first, *others]).sum() if others else first
 
@@ -320,9 +322,9 @@ def clipped(gradients: Sequence[Tensor], max_norm: float, norm: Tensor) -> list[
     """The block's gradient, shortened to `max_norm` if it is longer.
 
     Args:
-        gradients: of its tensors.
-        max_norm: the largest length.
-        norm: its length.
+        gradients: the gradients of the block's tensors.
+        max_norm: the largest allowed norm of all of them together.
+        norm: the norm that they have together.
 
     Examples:
         >>> clipped([torch.tensor([3.0, 4.0])], 1.0, torch.tensor(5.0))

@@ -94,12 +94,12 @@ class Record:
 
 
 class Replay:
-    """Replay for one model.
+    """Records the calls of one model's modules, and replays those that cannot have changed.
 
     Args:
-        model: whose modules are recorded.
+        model: the model whose modules are recorded.
         block_of: the number of each parameter's block, by the parameter's `id`.
-        devices: accelerators whose random numbers the model may draw.
+        devices: the accelerators whose random numbers the model may draw.
 
     Attributes:
         enabled: whether the model is one for which replay is right.
@@ -167,10 +167,11 @@ class Replay:
         """Evaluate a closure within a step; use the record, and bring it up to date.
 
         Args:
-            closure: evaluates the model.
-            record: of the same closure's last evaluation; changed in place.
-            current: blocks that are differentiated.
-            next_changed: the block that will change next; None if there is no next evaluation.
+            closure: the function that evaluates the model.
+            record: the record of the same closure's last evaluation; it is changed in place.
+            current: the numbers of the blocks that are differentiated.
+            next_changed: the number of the block that will change next; None if there is no next
+                evaluation.
 
         Returns:
             What the closure returns.
@@ -255,10 +256,10 @@ class Replay:
         return output
 
     def note_use(self, parameter: int) -> None:
-        """A parameter enters a torch function, in the code of the module on top of the stack.
+        """Note that a parameter enters a torch function, in the code of the innermost module.
 
         Args:
-            parameter: its `id`.
+            parameter: the `id` of the parameter.
         """
         self._unobserved.pop(parameter, None)
         place = self._stack[-1] if self._stack else None
@@ -266,7 +267,7 @@ class Replay:
 
 
 class Observer(TorchFunctionMode):
-    """A mode for one evaluation of the loss.
+    """A mode that watches the torch functions of one evaluation.
 
     Args:
         parameters: the `id`s of the parameters that matter.

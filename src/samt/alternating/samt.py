@@ -60,7 +60,8 @@ class SAMT(BlockOptimizer):
         head: the output layer of φ for shapes other than scalar: `offset` (default; two shared
             logits and one learned offset per entry) or `dense` (a full layer, which is 64 times
             as large as the tensor).
-        projection: proj, `tanh` (default), that is (tanh x + 1)/2, or `sigmoid`.
+        projection: the function proj, either `tanh` (default), that is (tanh x + 1)/2, or
+            `sigmoid`.
         parts: which parts of η are used: `full` (default), `left`: α ⊙ η⁰, `right`: (1 − α) ⊙ η̃,
             or `fixed`: η⁰.
         meta_batch: the samples of the meta loss. `subset` (default): every second sample of the
