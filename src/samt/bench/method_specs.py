@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from samt.baselines import BCD, DLADMM, MDLAM, ScaledADMM
-from samt.baselines.hypergradient_rule import RULES
+from samt.baselines.hypergradient_base import RULES
 from samt.baselines.layerwise import LayerwiseSolver
 from samt.bench.errors import SettingsError, brief
 from samt.bench.schedules import SCHEDULES
