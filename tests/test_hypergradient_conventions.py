@@ -19,9 +19,8 @@ from samt.baselines import SGDHD, AdamHD, SGDNesterovHD
 from samt.baselines.hypergradient_base import HypergradientDescent
 from samt.errors import OptionError, UnknownOptionError, UnsupportedGradientError
 
-from .conftest import batch
 from .test_checkpoint import assert_same, through_a_file
-from .test_hypergradient import LOSS, METHODS, RULES, alpha_of, build, train
+from .test_hypergradient import METHODS, RULES, alpha_of, build, train
 
 KINDS: list[type[HypergradientDescent]] = [SGDHD, SGDNesterovHD, AdamHD]
 

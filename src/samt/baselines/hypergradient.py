@@ -176,7 +176,8 @@ class AdamHD(HypergradientDescent):
             β does not depend on the scale of the loss.
         betas: the decay factors of the first and of the second moment, each at least 0 and
             below 1 (default (0.9, 0.999)).
-        eps: the number that is added to √v̂, 0 or more (default 1e-8).
+        eps: the number that is added to √v̂, 0 or more (default 1e-8). With 0 a weight whose
+            gradients have all been zero becomes NaN, as in torch.
         weight_decay: the factor of the L2 penalty, which is added to the gradient and so counts
             in the dot product too (default 0).
 
