@@ -234,6 +234,18 @@ def test_state_may_be_a_plain_dict_and_may_lack_a_tensor(make: Make) -> None:
     assert len(optimizer.state) == 4
 
 
+@every_method
+def test_notes_of_others_in_the_state_are_left_alone(make: Make) -> None:
+    model = network()
+    optimizer = make(model.parameters())
+    train(model, optimizer, 0)
+    optimizer.state[model[0].weight]["note"] = torch.ones(2)
+    train(model, optimizer, 1)
+    optimizer.load_state_dict(optimizer.state_dict())
+    train(model, optimizer, 2)
+    assert torch.equal(optimizer.state[model[0].weight]["note"], torch.ones(2))
+
+
 # Conversions.
 
 
@@ -397,6 +409,21 @@ def test_one_tensor_given_to_all_groups_as_lr_is_an_alpha_for_each(make: Make) -
         runs.append((alphas(optimizer), dict(model.state_dict())))
     assert len({*runs[0][0]}) == 2
     assert_same(runs[0], runs[1])
+
+
+@every_method
+def test_an_alpha_that_was_learned_to_be_negative_is_no_wrong_option(make: Make) -> None:
+    weight = nn.Parameter(torch.ones(3))
+    optimizer = make([weight], hypergrad_lr=1.0)
+    for sign in (1, -1, -1):
+        weight.grad = sign * torch.ones(3)
+        optimizer.step()
+        learned = alphas(optimizer)
+    assert learned[0] < 0
+    optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    weight.grad = None
+    optimizer.step()
+    assert alphas(optimizer) == learned
 
 
 # Frozen and lazy parameters.

@@ -106,7 +106,7 @@ class BCD(LayerwiseSolver):
         return Progress(objective, residuals, gaps)
 
     def _update_output(self) -> None:
-        """V_L, then U_L."""
+        """Update V_L, then U_L."""
         gamma, rho, alpha = self.gamma, self.rho, self.alpha
         u, v = self.z[-1], self.a[-1]
         center = torch.lerp(u, v, alpha / (gamma + alpha))
@@ -114,7 +114,7 @@ class BCD(LayerwiseSolver):
         torch.lerp(self.m[-1], v, gamma / (gamma + rho), out=u)
 
     def _update_weight_and_bias(self, layer: int) -> None:
-        """W + ρ (U − m)ᵀ V (α I + ρ Vᵀ V)⁻¹, V the layer's inputs, then b; m falls behind."""
+        """Add ρ (U − m)ᵀ V (α I + ρ Vᵀ V)⁻¹ to W, V the layer's inputs, then update b; not m."""
         v, residual = self.a[layer], self._residual(layer)
         matrix = (torch.mm(v.T, v) if layer else self.input_gram).double() * self.rho
         matrix.diagonal().add_(self.alpha)
@@ -126,7 +126,7 @@ class BCD(LayerwiseSolver):
         self.biases[layer].sub_(total, alpha=scale)
 
     def _update_activation(self, layer: int) -> None:
-        """V_{l−1} of the layer that reads it, and that layer's m."""
+        """Update V_{l−1} of the layer that reads it, and that layer's m."""
         h = self._buffer("h", self.a[layer].shape[1])
         activate(self.z[layer - 1], self.slope, out=h)
         fit_activation(

@@ -128,7 +128,7 @@ class DLADMM(LayerwiseSolver):
         return progress
 
     def _scaled_residual(self, layer: int) -> Tensor:
-        """m_l − z_l − u/ρ: the derivative of the quadratic terms by m_l, over ρ."""
+        """Return m_l − z_l − u/ρ, the derivative of the quadratic terms by m_l, divided by ρ."""
         residual = self._residual(layer)
         if layer + 1 == self.depth:
             residual.sub_(self.u, alpha=1 / self.rho)
@@ -160,7 +160,7 @@ class DLADMM(LayerwiseSolver):
         m.sub_(change, alpha=1 / alpha)
 
     def _update_first_weight(self) -> None:
-        """Both steps of W_1, which follow one another, for two products with all samples.
+        """Take both steps of W_1, which follow one another, for two products with all samples.
 
         The first step changes the gradient by its product with the constant Gram matrix.
         """
@@ -173,7 +173,7 @@ class DLADMM(LayerwiseSolver):
         self._multiply(0)
 
     def _update_activation(self, layer: int) -> None:
-        """a[layer], between h(z[layer − 1]) and the residual of the layer that reads it."""
+        """Update a[layer], which lies between h(z[layer − 1]) and the residual of its reader."""
         a, m, weight = self.a[layer], self.m[layer], self.weights[layer]
         g = activation_gap(a, self.z[layer - 1], self.slope, self._buffer("h", a.shape[1]))
         g.addmm_(self._scaled_residual(layer), weight)  # over ρ

@@ -104,7 +104,7 @@ class SGDHD(HypergradientDescent):
         self._direction(group, g, m, u)
 
     def _direction(self, group: Group, g: Tensors, m: Tensors, u: Tensors) -> None:
-        """u from the momentum m."""
+        """Write u, made from the momentum m."""
         torch._foreach_copy_(u, m)
 
 
@@ -225,7 +225,7 @@ class AdamHD(HypergradientDescent):
     def _update(self, group: Group, states: list[State], g: Tensors, u: Tensors) -> None:
         beta1, beta2 = group["betas"]
         for state in states:
-            state["step"] = state.get("step", 0) + 1
+            state["step"] = int(state.get("step", 0)) + 1
         m = [state["exp_avg"] for state in states]
         v = [state["exp_avg_sq"] for state in states]
         torch._foreach_lerp_(m, g, 1 - beta1)

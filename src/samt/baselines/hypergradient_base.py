@@ -91,7 +91,7 @@ class HypergradientDescent(torch.optim.Optimizer, ABC):
 
     @abstractmethod
     def _moments(self, group: Group) -> tuple[str, ...]:
-        """The names of the tensors that the state of a parameter holds beside its last update."""
+        """Return the names of the tensors that a parameter's state holds beside its last update."""
 
     @abstractmethod
     def _update(self, group: Group, states: list[State], g: Tensors, u: Tensors) -> None:
@@ -176,7 +176,7 @@ class HypergradientDescent(torch.optim.Optimizer, ABC):
                     "optimizer.zero_grad() and compute it again"
                 )
             if self.state.get(parameter):
-                self._adapt_state(self.state[parameter], parameter, _title(group, index))
+                self._adapt_state(parameter, group, _title(group, index))
 
     def _prepare_group(self, group: Group, index: int) -> None:
         """Refuse parameters that cannot be trained, and put α where the others are."""
@@ -187,20 +187,20 @@ class HypergradientDescent(torch.optim.Optimizer, ABC):
         _place_lr(group, trained or group["params"])
 
     def _takes_part(self, parameter: Tensor) -> bool:
-        """Whether a parameter is trained, or has been."""
+        """Return whether a parameter is trained, or has been."""
         if parameter.requires_grad or bool(self.state.get(parameter)):
             return True
         return not is_lazy(parameter) and parameter.grad is not None
 
-    def _adapt_state(self, state: State, parameter: Tensor, block: str) -> None:
+    def _adapt_state(self, parameter: Tensor, group: Group, block: str) -> None:
         """Bring state to the precision and device of its parameter.
 
         Raises:
             StateMismatchError: the state has another shape.
         """
-        for key, value in state.items():
-            if key == "step" or not isinstance(value, Tensor):
-                continue
+        state = self.state[parameter]
+        for key in filter(state.__contains__, self._tensors(group)):
+            value = state[key]
             if value.shape != parameter.shape:
                 raise StateMismatchError(
                     f"{key!r} of a parameter in block {block!r} has shape {tuple(value.shape)}, "
@@ -252,17 +252,21 @@ class HypergradientDescent(torch.optim.Optimizer, ABC):
             if weight is not parameter:
                 parameter.copy_(weight)
 
+    def _tensors(self, group: Group) -> tuple[str, ...]:
+        """Return the names of those tensors in a parameter's state that have its shape."""
+        return ("previous_update", *self._moments(group))
+
     def _complete_state(self, parameter: Tensor, group: Group) -> State:
-        """The state of a parameter, with zeros for what was not there yet."""
+        """Return the state of a parameter, with zeros for what was not there yet."""
         state: State = self.state.get(parameter, {})
-        for key in ("previous_update", *self._moments(group)):
+        for key in self._tensors(group):
             if key not in state:
                 state[key] = torch.zeros_like(parameter)
         self.state[parameter] = state
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As in torch: matched by the order of groups and parameters, whatever their names are.
+        """Load as torch does: by the order of groups and parameters, whatever their names are.
 
         Args:
             state_dict: what `state_dict` returned.
@@ -284,7 +288,7 @@ class HypergradientDescent(torch.optim.Optimizer, ABC):
 
 
 def next_lr(group: Group, gradients: Tensors, updates: Tensors) -> Tensor:
-    """The α of a group, after one step of its own by the rule.
+    """Return the α of a group, after one step of α by the rule.
 
     Args:
         group: the options; `lr` is a tensor.
@@ -320,18 +324,18 @@ def _place_lr(group: Group, parameters: Tensors) -> None:
 
 
 def _title(group: Group, index: int) -> str:
-    """The name of a group, or its number."""
+    """Return the name of a group, or its number."""
     return str(group.get("name", index))
 
 
 def _squared_norm(gradients: Tensors) -> Tensor:
-    """‖g‖² of one or more tensors, taken as one vector."""
+    """Return ‖g‖² of one or more tensors, taken as one vector."""
     dtype = torch.promote_types(gradients[0].dtype, torch.float32)  # a float16 norm overflows
     return torch.stack(list(torch._foreach_norm(gradients, dtype=dtype))).square().sum()
 
 
 def _dot(ones: Tensors, others: Tensors, dtype: torch.dtype) -> Tensor:
-    """Dot product of two lists of tensors, each taken as one vector."""
+    """Return the dot product of two lists of tensors, each taken as one vector."""
     products = [
         torch.dot(one.flatten().to(dtype), other.flatten().to(dtype))
         for one, other in zip(ones, others, strict=True)
@@ -365,17 +369,17 @@ def _refuse_other_structure(optimizer: Any, state_dict: dict[str, Any]) -> None:
         )
     for group, other in zip(groups, saved, strict=True):
         for parameter, index in zip(group["params"], other["params"], strict=True):
-            for key, value in state.get(index, {}).items():
-                has_shape = isinstance(value, Tensor) and key != "step" and not is_lazy(parameter)
-                if has_shape and value.shape != parameter.shape:
+            tensors = {} if is_lazy(parameter) else state.get(index, {})
+            for key in filter(tensors.__contains__, optimizer._tensors(other)):
+                if tensors[key].shape != parameter.shape:
                     raise CheckpointMismatchError(
-                        f"{key!r} in the state dict has shape {tuple(value.shape)}, its parameter "
-                        f"{tuple(parameter.shape)}: build the model that it was saved with"
+                        f"{key!r} in the state dict has shape {tuple(tensors[key].shape)}, its "
+                        f"parameter {tuple(parameter.shape)}: build the model it was saved with"
                     )
 
 
 def _moved(own: Group, saved: Group) -> list[str]:
-    """The parameters that both groups know by name, and do not have in the same place."""
+    """Return the names that both groups have, and not in the same place."""
     ours, theirs = (list(map(plain_name, g.get("param_names") or ())) for g in (own, saved))
     common = {*ours} & {*theirs}
     pairs = zip(ours, theirs, strict=False)

@@ -9,8 +9,8 @@ The unknowns are weights W_l and biases b_l, pre-activations z_l, activations a_
 methods with multipliers, duals u. The papers write one sample per column; here samples are rows,
 as everywhere in torch, and list index 0 holds layer 1, except that `a[0]` is a_0.
 
-What costs is the products with all N samples, so that m_l is kept beside W_l and changed with it,
-and temporaries of N rows are allocated once: mapping fresh pages takes longer than filling them.
+The products with all N samples cost most. Therefore m_l is kept beside W_l and changed with it, and
+temporaries of N rows are allocated once: to map fresh pages takes longer than to fill them.
 """
 
 from __future__ import annotations
@@ -46,9 +46,10 @@ class Progress(NamedTuple):
     """What one iteration of a layer-wise solver did.
 
     Attributes:
-        objective: the method's own objective, a sum over samples; NaN where it has diverged.
-        residuals: ‖z_l − m_l‖² for l = 1 … L.
-        gaps: ‖a_l − h(z_l)‖² for each activation that the method keeps.
+        objective: the value of the method's own objective, which is a sum over samples; it is NaN
+            once the method has diverged.
+        residuals: the numbers ‖z_l − m_l‖² for l = 1 … L.
+        gaps: the numbers ‖a_l − h(z_l)‖², one for each activation that the method keeps.
     """
 
     objective: float
@@ -174,7 +175,7 @@ class LayerwiseSolver(ABC):
 
     @classmethod
     def options(cls) -> dict[str, Any]:
-        """The options of the method, those that all methods share included, and their defaults."""
+        """Return the options of this method and their defaults, the shared ones included."""
         shared = _keywords(LayerwiseSolver.__init__) | {
             "loss": cls.default_loss,
             "tolerance": cls.default_tolerance,
@@ -189,17 +190,17 @@ class LayerwiseSolver(ABC):
 
     @property
     def depth(self) -> int:
-        """L, the number of layers with weights."""
+        """The number L of layers with weights."""
         return len(self.weights)
 
     @functools.cached_property
     def input_gram(self) -> Tensor:
-        """a_0ᵀ a_0, shape (d, d), which never changes."""
+        """The Gram matrix a_0ᵀ a_0 of the inputs, shape (d, d), which never changes."""
         return torch.mm(self.a[0].T, self.a[0])
 
     @functools.cached_property
     def input_sum(self) -> Tensor:
-        """Sum of a_0 over the samples, shape (d,)."""
+        """The sum of the inputs a_0 over the samples, shape (d,)."""
         return self.a[0].sum(0)
 
     @abstractmethod
@@ -220,20 +221,21 @@ class LayerwiseSolver(ABC):
 
     @torch.no_grad()
     def predict(self, inputs: Tensor) -> Tensor:
-        """The plain forward pass with the current weights and biases.
+        """Make a plain forward pass with the current weights and biases.
 
         Args:
-            inputs: shape (N, d), or images of d pixels.
+            inputs: the samples, shape (N, d), or N images of d pixels.
 
         Returns:
-            Logits or predicted values, shape (N, K).
+            The logits or predicted values, shape (N, K).
         """
         return self._forward(inputs.flatten(1), 0)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that an iteration reads and changes, but for the training data.
+        """Return everything that an iteration reads and changes, but for the training data.
 
-        Loads with `torch.load(weights_only=True)`. The tensors are the solver's own, as in torch.
+        The dict loads with `torch.load(weights_only=True)`. The tensors are the solver's own, as
+        in torch.
         """
         state = {name: getattr(self, name) for name in self._state}
         return {
@@ -244,6 +246,9 @@ class LayerwiseSolver(ABC):
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue, bit for bit, where another solver on the same data stood.
+
+        Args:
+            state_dict: what `state_dict` of the other solver returned.
 
         Raises:
             CheckpointMismatchError: the state is of another method, depth, width or data set.
@@ -265,7 +270,7 @@ class LayerwiseSolver(ABC):
                 setattr(self, name, list(held) if isinstance(held, list) else held)
 
     def _forward(self, a: Tensor, first: int) -> Tensor:
-        """From the inputs of layer `first` to the outputs."""
+        """Make the forward pass from the inputs of layer `first` to the outputs."""
         for index in range(first, self.depth):
             a = nn.functional.linear(a, self.weights[index], self.biases[index])
             if index + 1 < self.depth:
@@ -280,7 +285,7 @@ class LayerwiseSolver(ABC):
                 self.a.append(activate(self.z[-1], self.slope, out=torch.empty_like(self.z[-1])))
 
     def _start_from_targets(self) -> None:
-        """z_L: 1 at the true class and −1 elsewhere, or the values of a squared loss."""
+        """Set z_L to 1 at the true class and −1 elsewhere, or to the values of a squared loss."""
         if self.loss == "cross_entropy":
             self.z[-1].fill_(-1).scatter_(1, self.targets[:, None], 1)
         else:
@@ -291,19 +296,19 @@ class LayerwiseSolver(ABC):
         return drawn.to(self.a[0].device)
 
     def _buffer(self, name: str, width: int) -> Tensor:
-        """Scratch memory of shape (N, width), the same one whenever it is asked for."""
+        """Return scratch memory of shape (N, width), the same whenever it is asked for."""
         key = name, width
         if key not in self._buffers:
             self._buffers[key] = self.a[0].new_empty(len(self.a[0]), width)
         return self._buffers[key]
 
     def _multiply(self, layer: int) -> Tensor:
-        """Bring m_l up to date: one product."""
+        """Bring m_l up to date, which takes one product."""
         weight, bias = self.weights[layer], self.biases[layer]
         return torch.addmm(bias, self.a[layer], weight.T, out=self.m[layer])
 
     def _residual(self, layer: int) -> Tensor:
-        """m_l − z_l, in the buffer `residual`."""
+        """Write m_l − z_l into the buffer `residual`, and return it."""
         m = self.m[layer]
         return torch.sub(m, self.z[layer], out=self._buffer("residual", m.shape[1]))
 
@@ -324,12 +329,12 @@ class LayerwiseSolver(ABC):
         return tuple(gaps)
 
     def _output_loss(self, outputs: Tensor) -> float:
-        """Sum of the loss over the samples."""
+        """Return the sum of the loss over the samples."""
         return output_loss(self.loss, outputs, self.targets)
 
 
 def _keywords(constructor: Callable[..., None]) -> dict[str, Any]:
-    """The keyword arguments that a constructor names, and their defaults."""
+    """Return the keyword arguments that a constructor names, and their defaults."""
     parameters = inspect.signature(constructor).parameters.items()
     return {name: one.default for name, one in parameters if one.kind is one.KEYWORD_ONLY}
 
@@ -349,7 +354,7 @@ def _refuse_data(inputs: Tensor, targets: Tensor) -> None:
 def _checked_targets(
     targets: Tensor, inputs: Tensor, loss: str, outputs: int | None
 ) -> tuple[Tensor, int]:
-    """Labels, or values for the squared loss, on the inputs' device; and the number of outputs."""
+    """Return labels, or values for the squared loss, and the number of outputs."""
     targets = targets.detach().to(inputs.device)
     labels = targets.dim() == 1 and not targets.dtype.is_floating_point
     values = targets.dim() == 2 and targets.dtype.is_floating_point and loss == "squared"
@@ -371,8 +376,7 @@ def _checked_targets(
 
 
 def _form(state: dict[str, Any]) -> dict[str, Any]:
-    """Names and shapes: what two state dicts must have in common."""
-
+    """Return names and shapes, which two state dicts must have in common."""
     return {
         name: [tuple(t.shape) for t in value if isinstance(t, Tensor)]
         if isinstance(value, list)

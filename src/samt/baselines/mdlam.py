@@ -131,7 +131,9 @@ class MDLAM(LayerwiseSolver):
         return self._progress()
 
     def _update_weight(self, layer: int, omega: float) -> None:
-        """One majorised gradient step, for the products zᵀ a, aᵀ a (once, for a_0) and W a.
+        """Take one majorised gradient step, which costs the products zᵀ a, aᵀ a and W a.
+
+        The product a_0ᵀ a_0 is computed once.
 
         With the Gram matrix of a, extrapolation, line search and the comparison of F before and
         after cost nothing that grows with the number of samples.
@@ -176,7 +178,7 @@ class MDLAM(LayerwiseSolver):
             torch.maximum(z_, self._bound(a_, -self.epsilon), out=z_)
 
     def _bound(self, a: Tensor, offset: float) -> Tensor:
-        """h⁻¹(a + offset); where a ReLU has none, 0 as an upper and −∞ as a lower bound."""
+        """Return h⁻¹(a + offset), or where a ReLU has none, 0 above a and −∞ below a."""
         h = a + offset
         if self.slope:
             return torch.minimum(h, h / self.slope, out=h)
@@ -187,7 +189,7 @@ class MDLAM(LayerwiseSolver):
         )
 
     def _update_activation(self, layer: int, omega: float) -> None:
-        """a[layer], near h(z[layer − 1]) and read by the layer of the same index."""
+        """Update a[layer], which is near h(z[layer − 1]) and is read by the layer of that index."""
         a, m = self.a[layer], self.m[layer]
         gap = activation_gap(a, self.z[layer - 1], self.slope, self._buffer("h", a.shape[1]))
         if omega:
@@ -207,15 +209,15 @@ class MDLAM(LayerwiseSolver):
     def _projected_step(
         self, layer: int, gap: Tensor, ahead: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """A majorised gradient step of a from a + ahead, into |a − h(z)| ≤ ε.
+        """Take a majorised gradient step of a from a + ahead, into |a − h(z)| ≤ ε.
 
         Args:
-            layer: the one that reads a.
-            gap: a − h(z).
-            ahead: extrapolation, or None.
+            layer: the index of the layer that reads a.
+            gap: the difference a − h(z), shape (N, d_l).
+            ahead: the extrapolation of a, shape (N, d_l), or None if there is none.
 
         Returns:
-            The change of a, extrapolation included, and its product with W.
+            The change of a, extrapolation included, and the product of the change with W.
         """
         weight, residual = self.weights[layer], self._residual(layer)
         width = len(weight)

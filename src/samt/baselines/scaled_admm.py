@@ -111,7 +111,7 @@ class ScaledADMM(LayerwiseSolver):
         return Progress(objective, residuals, gaps)
 
     def _update_weight(self, layer: int) -> None:
-        """W = z a⁺ = (zᵀ a) (aᵀ a)⁺, and m."""
+        """Set W to z a⁺ = (zᵀ a) (aᵀ a)⁺, and bring m up to date."""
         a = self.a[layer]
         inverse = self._inverse(torch.mm(a.T, a)) if layer else self._input_inverse
         weight = torch.mm(torch.mm(self.z[layer].T, a).double(), inverse)
@@ -119,14 +119,14 @@ class ScaledADMM(LayerwiseSolver):
         self._multiply(layer)
 
     def _inverse(self, gram: Tensor) -> Tensor:
-        """(aᵀ a)⁺ in float64, cut off at the rounding of a's own precision."""
+        """Return (aᵀ a)⁺ in float64, cut off at the rounding of a's own precision."""
         if not gram.isfinite().all():
             return torch.full_like(gram, math.nan, dtype=torch.float64)
         cutoff = len(gram) * torch.finfo(gram.dtype).eps
         return torch.linalg.pinv(gram.double(), rtol=cutoff, hermitian=True)
 
     def _update_activation(self, layer: int) -> None:
-        """a[layer], between h(z[layer − 1]) and z[layer]."""
+        """Update a[layer], which lies between h(z[layer − 1]) and z[layer]."""
         h = self._buffer("h", self.a[layer].shape[1])
         activate(self.z[layer - 1], self.slope, out=h)
         fit_activation(
