@@ -12,10 +12,10 @@ from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
-from torch._compile import _disable_dynamo
 from torch.nn.parameter import is_lazy
 from torch.optim.optimizer import ParamsT
 
+from samt.block_optimizer import never_compiled
 from samt.errors import (
     CheckpointMismatchError,
     StateMismatchError,
@@ -128,7 +128,7 @@ class HypergradientDescent(torch.optim.Optimizer, ABC):
             self.param_groups.pop()
             raise
 
-    @_disable_dynamo
+    @never_compiled
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Learn every group's α from its gradients, then step with it.
