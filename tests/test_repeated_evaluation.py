@@ -199,61 +199,6 @@ def test_attributes_stand_as_after_one_evaluation(mode: dict[str, Any], replay: 
         assert torch.equal(model[2].last, once[2].last)  # type: ignore[index]
 
 
-@pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt()], ids=repr)
-def test_a_failure_in_any_evaluation_puts_attributes_back(error: BaseException) -> None:
-    model = with_layer(Annealing())
-    layer: Any = model[2]  # type: ignore[index]
-    optimizer = samt.SAMT(samt.blocks(model), meta_batch="same")
-    fault = Fault(error)
-    loss_fn = failing(fault)
-
-    def step() -> None:
-        inputs, targets = regression(0)
-        optimizer.step(
-            samt.closure(model, lambda o, _: loss_fn(o, targets.argmax(1)), inputs, targets)
-        )
-
-    for fails_at in (1, 2, 3):
-        fault.calls, fault.fails_at = 0, fails_at
-        with pytest.raises(type(error)):
-            step()
-        assert (layer.calls, layer.seen) == (0, ())
-        assert not hasattr(layer, "last")
-    fault.fails_at = 0
-    step()
-    assert (layer.calls, layer.seen) == (1, (8,))
-
-
-class Changing(nn.Module):
-    """Changes something in place that it holds as an attribute."""
-
-    def __init__(self, kind: str) -> None:
-        super().__init__()
-        kinds: dict[str, Any] = {"list": [], "dict": {}, "set": set(), "tensor": torch.zeros(2)}
-        self.kind, self.held = kind, kinds[kind]
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.kind == "list":
-            self.held.append(0)
-        elif self.kind == "dict":
-            self.held[len(self.held)] = 0
-        elif self.kind == "set":
-            self.held.add(len(self.held))
-        else:
-            self.held.add_(1)
-        return x
-
-
-@pytest.mark.parametrize("kind", ["list", "dict", "set", "tensor"])
-def test_what_is_changed_in_place_and_cannot_be_put_back_gives_one_warning(kind: str) -> None:
-    model = with_layer(Changing(kind))
-    optimizer = samt.SAMT(samt.blocks(model))
-    with pytest.warns(RuntimeWarning, match=r"^Changing changes its attribute 'held' in place"):
-        optimizer.step(samt.closure(model, LOSS, *regression(0)))
-    for step in range(1, 4):  # there are no more warnings, which would be errors
-        optimizer.step(samt.closure(model, LOSS, *regression(step)))
-
-
 @pytest.mark.parametrize(
     "options", [{}, {"head": "dense", "step_size": "row"}, {"order": "random"}]
 )

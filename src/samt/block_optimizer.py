@@ -10,13 +10,14 @@ Whatever somebody does to groups, state or parameters between two steps is found
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from operator import is_not
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo
 from torch.nn.parameter import is_lazy
 from torch.optim.optimizer import ParamsT
 
@@ -25,13 +26,15 @@ from samt.errors import GradScalerUnsupportedError, OptionError
 from samt.options import NOTES, Options, check, make_plain, refuse_unknown
 from samt.partition import blocks, without_duplicates
 from samt.tensors.process_groups import Ranks
-from samt.tensors.refusals import refuse_unreal
+from samt.tensors.refusals import refuse_uninitialized, refuse_unreal
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
     from samt.history import History
 
+# A step that is called from compiled code runs as it is, as torch's own optimizers do.
+never_compiled = _disable_dynamo
 Group = dict[str, Any]
 Member = tuple[str, Tensor]
 _MISSING = object()
@@ -42,6 +45,13 @@ class Passes(NamedTuple):
 
     forward: int
     backward: int
+
+
+class Updated(Protocol):
+    """A block that has been updated."""
+
+    group: Group
+    names: list[str]
 
 
 class BlockOptimizer(torch.optim.Optimizer):
@@ -232,7 +242,13 @@ class BlockOptimizer(torch.optim.Optimizer):
     def state_dict(self) -> dict[str, Any]:
         """As in torch, complete before the first step; loads with `weights_only=True`."""
         self._sync()
-        return checkpoint.portable(super().state_dict())
+        held = {p for group in self.param_groups for p in group["params"]}
+        # torch has no word for the state of a parameter that somebody took out of its group.
+        left = {p: self.state.pop(p) for p in list(self.state) if p not in held}
+        try:
+            return checkpoint.portable(super().state_dict())
+        finally:
+            self.state.update(left)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As in torch, but exact, and matched by parameter name where both sides have names.
@@ -277,6 +293,7 @@ class BlockOptimizer(torch.optim.Optimizer):
             )
         if not self.param_groups:
             raise OptionError("the optimizer has no blocks: add one with add_param_group")
+        refuse_uninitialized(self.param_groups)
         self._sync()
 
     @contextmanager
@@ -293,13 +310,10 @@ class BlockOptimizer(torch.optim.Optimizer):
                 del self.history.entries[recorded:]
             raise
 
-    def _record(
-        self,
-        group: Group,
-        names: Sequence[str],
-        loss: Tensor | float | None,
-        step_sizes: Callable[[], Tensor],
+    def _updated(
+        self, block: Updated, loss: Tensor | float | None, step_sizes: Callable[[], Tensor]
     ) -> None:
-        """Tell the history of an update of a block."""
+        """Tell the history of an update of a block; see `History.record`."""
         if self.history is not None:
-            self.history.record(group["calls"], group["name"], names, loss, step_sizes)
+            group = block.group
+            self.history.record(group["calls"], group["name"], block.names, loss, step_sizes)

@@ -107,11 +107,17 @@ def _matched(optimizer: Optimizer, state_dict: dict[str, Any], mark: str) -> dic
             f"{len(groups)} ({_titles(groups)}): split the model into the blocks it was saved with"
         )
     saved = _by_name(saved, groups) or _by_order(saved, groups)
+    states, has_own = state_dict["state"], False
     for group, saved_group in zip(groups, saved, strict=True):
         for parameter, index in zip(group["params"], saved_group["params"], strict=True):
             own = optimizer.state.get(parameter)
-            if own:
-                _check_tensors(group, own, state_dict["state"].get(index, {}))
+            has_own |= bool(own)
+            if own and states.get(index):  # it has none of a parameter that was frozen there
+                _check_tensors(group, own, states[index])
+    if has_own and not any(states.values()):
+        raise CheckpointMismatchError(
+            "the state dict has no state: give what optimizer.state_dict() returned, whole"
+        )
     return {**state_dict, "param_groups": saved}
 
 

@@ -83,7 +83,7 @@ def closure(model: nn.Module, loss_fn: Callable[..., Tensor], *batch: Any) -> Cl
 
     Args:
         model: the network.
-        loss_fn: maps (outputs, targets) to a scalar loss.
+        loss_fn: a function from (outputs, targets) to a scalar loss.
         batch: the model's inputs, then the targets. For `meta_batch="subset"` and `"fresh"` the
             samples lie along dimension 0 of every tensor; tuples, lists and dicts may hold
             tensors, and numbers and tensors without dimensions are left as they are. With one
@@ -103,7 +103,31 @@ def closure(model: nn.Module, loss_fn: Callable[..., Tensor], *batch: Any) -> Cl
     return Closure(model, loss_fn, batch)
 
 
-def unwrapped(closure: Callable[[], Any] | None) -> Callable[[], Any] | None:
+def closures_of_step(
+    closure: Callable[[], Any],
+    meta_closure: Callable[[], Any] | None,
+    kinds: set[str],
+    process_group: object,
+) -> tuple[Callable[[], Any], dict[str, Callable[[], Any]]]:
+    """What a step evaluates: the loss of the mini-batch S, and of the meta batch of each kind.
+
+    Args:
+        closure: the loss of the mini-batch, as it was given to `step`.
+        meta_closure: a loss of other samples, or None.
+        kinds: the kinds of meta batches that the blocks look at, out of `same`, `subset`, `fresh`.
+        process_group: the optimizer's process group, or None.
+
+    Raises:
+        MetaBatchUnavailableError: a kind cannot be had from these closures.
+        OptionError: the model is data parallel and the optimizer averages nothing.
+    """
+    closure = _without_data_parallel(_unwrapped(closure), process_group)
+    if meta_closure is not None:
+        meta_closure = _without_data_parallel(meta_closure, process_group)
+    return closure, _meta_closures(kinds, closure, meta_closure)
+
+
+def _unwrapped(closure: Callable[[], Any]) -> Callable[[], Any]:
     """A `Closure` that a trainer wrapped in a partial, as Lightning does.
 
     The wrapper calls hooks that are meant for the one evaluation of other optimizers, and hides
@@ -113,7 +137,7 @@ def unwrapped(closure: Callable[[], Any] | None) -> Callable[[], Any] | None:
         >>> import samt, torch
         >>> from functools import partial
         >>> loss = samt.closure(torch.nn.Linear(1, 1), torch.nn.MSELoss())
-        >>> unwrapped(partial(lambda trainer, inner: inner(), "trainer", loss)) is loss
+        >>> _unwrapped(partial(lambda trainer, inner: inner(), "trainer", loss)) is loss
         True
     """
     if isinstance(closure, partial) and closure.args and isinstance(closure.args[-1], Closure):
@@ -121,7 +145,7 @@ def unwrapped(closure: Callable[[], Any] | None) -> Callable[[], Any] | None:
     return closure
 
 
-def meta_closures(
+def _meta_closures(
     kinds: set[str], closure: Callable[[], Any], meta_closure: Callable[[], Any] | None
 ) -> dict[str, Callable[[], Any]]:
     """The closure to evaluate for each kind of meta batch.
@@ -155,7 +179,7 @@ def meta_closures(
     return found
 
 
-def without_data_parallel(closure: Callable[[], Any], process_group: object) -> Callable[[], Any]:
+def _without_data_parallel(closure: Callable[[], Any], process_group: object) -> Callable[[], Any]:
     """The closure, on the module inside where its model is a `DistributedDataParallel`.
 
     DistributedDataParallel waits in every pass for the gradients of all parameters, of which a

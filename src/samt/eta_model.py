@@ -66,12 +66,12 @@ def initial_eta_model(
     The weights are uniform in ±1/√fan-in, as in `torch.nn.Linear`.
 
     Args:
-        shape: shape of the step size.
-        head: `dense` or `offset`.
-        hidden: width of the two hidden layers.
+        shape: the shape of the step size.
+        head: the option: `dense` or `offset`.
+        hidden: the width of the two hidden layers.
         seed: the optimizer's seed.
-        index: position of the tensor among all parameters.
-        like: gives dtype and device.
+        index: the position of the tensor among all parameters.
+        like: a tensor with the dtype and the device that the weights get.
 
     Returns:
         `eta_model`, the flat trunk (with two shared logits for the offset head), and
@@ -183,7 +183,7 @@ class EtaModels:
 
     @property
     def tensors(self) -> list[Tensor]:
-        """Everything that `descend` changes."""
+        """The tensors that `descend` changes."""
         heads = [tensor for head in self._heads for tensor in head]
         return [self.trunk, *heads, *(o for o in self._offsets if o is not None)]
 
@@ -219,9 +219,9 @@ class EtaModels:
         logit of the dense head, whose weights W_i and bias b_i move by −meta_lr·δ_i·(z, 1).
 
         Args:
-            trace: of the forward evaluation that made the step sizes.
-            grads: ∂(meta loss)/∂(α, η̃) of each group, shape (2, N); overwritten.
-            meta_lr: step size of φ.
+            trace: what the forward evaluation left that made the step sizes.
+            grads: ∂(meta loss)/∂(α, η̃) for each group, shape (2, N); it is overwritten.
+            meta_lr: the step size of φ.
         """
         deltas = [
             torch.ops.aten.sigmoid_backward.grad_input(grad, projected, grad_input=grad)

@@ -142,7 +142,7 @@ class History:
         """Draw the mean step size of each block over the steps, on a logarithmic axis.
 
         Args:
-            ax: where to draw; by default a new figure.
+            ax: the axes to draw on (default: the axes of a new figure).
 
         Returns:
             The axes.
@@ -176,7 +176,7 @@ class History:
         """Write the mean step size of each block, as `step_size/BLOCK`, and the loss.
 
         Args:
-            writer: open; it is flushed but stays open.
+            writer: an open writer; it is flushed and stays open.
 
         Examples:
             >>> import samt, tempfile, torch

@@ -22,8 +22,8 @@ class Option(NamedTuple):
     """What an option may be.
 
     Attributes:
-        wanted: completes the sentence "the option must be …".
-        is_right: whether a value is allowed.
+        wanted: the end of the sentence "the option must be …".
+        is_right: a function that says whether a value is allowed.
         words: the allowed words, for an option that is a word.
     """
 
@@ -36,7 +36,7 @@ Options: TypeAlias = Mapping[str, Option]
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a finite number; True and False are none."""
+    """Whether a value is a finite number; True and False are not numbers here."""
     # The bound turns away NaN, infinity and integers that no float can hold.
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return number and abs(value) <= sys.float_info.max
@@ -140,8 +140,10 @@ _OF_TORCH = {
 }
 # What torch, its schedulers and trainers note in param groups beside options.
 NOTES = frozenset(
-    ("params", "param_names", "name", "initial_lr", "max_lr", "min_lr", "base_momentum")
-    + ("max_momentum", "swa_lr", "lr_scale")
+    (
+        *("params", "param_names", "name", "lr_scale"),
+        *("initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum", "swa_lr"),
+    )
 )
 
 
@@ -167,8 +169,8 @@ def make_plain(group: dict[str, Any], options: Options) -> None:
     """Turn one-element arrays in a group into Python numbers; a tensor as `lr` stays.
 
     Args:
-        group: the optimizer's defaults or a param group; changed in place.
-        options: what there is.
+        group: the optimizer's defaults or a param group; it is changed in place.
+        options: the options that there are.
     """
     for name in options:
         if name in group and not (name == "lr" and isinstance(group[name], Tensor)):
@@ -180,7 +182,7 @@ def check(group: Mapping[str, Any], options: Options) -> None:
 
     Args:
         group: the optimizer's defaults or a complete param group.
-        options: what there is.
+        options: the options that there are.
 
     Raises:
         OptionError: a value is missing, out of range or no known word.

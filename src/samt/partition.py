@@ -17,7 +17,7 @@ Partition: TypeAlias = int | Sequence[Member | Sequence[Member]] | None
 
 
 def blocks(model: nn.Module, partition: Partition = None) -> list[dict[str, Any]]:
-    """Param groups of a model, one for each block, in the order in which it defines them.
+    """Make the param groups of a model, one for each block, in the order of its definition.
 
     A parameter that several modules share belongs to the first of them.
 
@@ -144,8 +144,9 @@ def without_duplicates(group: dict[str, Any], earlier: Iterable[dict[str, Any]])
     """A new param group, once it is sure that all its parameters are in no block yet.
 
     Args:
-        group: as given to `add_param_group`; an iterator of parameters becomes a list.
-        earlier: the optimizer's param groups.
+        group: the group that `add_param_group` was given; an iterator of parameters becomes a
+            list.
+        earlier: the param groups that the optimizer has already.
 
     Raises:
         DuplicateParameterError: a parameter is in a block already, or twice in this one.
@@ -175,7 +176,7 @@ def plain_name(name: str) -> str:
     """The name of a parameter without what wrappers of its model added.
 
     Args:
-        name: as in `model.named_parameters()` of the model or of its wrapper.
+        name: a name from `named_parameters()` of the model or of its wrapper.
 
     Examples:
         >>> plain_name("_orig_mod.encoder.module.weight")

@@ -30,13 +30,14 @@ DEFAULT_RHO = 10.0  # with η⁰ = 0.1 the relative form starts as the absolute 
 
 
 def step_size_shape(step_size: Granularity, parameter: Tensor) -> torch.Size:
-    """Shape of the step size of one tensor; it broadcasts to the tensor's shape.
+    """The shape of the step size of one tensor; it broadcasts to the tensor's shape.
 
     Dimension 0 is the output unit or channel, dimension 1 the input unit or channel. Tensors
     with one dimension: `row` is `element` and `column` is `scalar`.
 
     Args:
-        step_size: granularity, or a callable from the tensor to a shape.
+        step_size: the option: `scalar`, `row`, `column`, `element`, or a callable from the tensor
+            to a shape.
         parameter: the tensor that is stepped.
 
     Returns:
@@ -82,8 +83,8 @@ def coefficients(parts: str, lr: Number, rho: float | None) -> tuple[Number, Num
     """The two constants (left, right) of η = α · left + (1 − α) · η̃ · right.
 
     Args:
-        parts: `full`, `left` or `right`.
-        lr: initial step size η⁰.
+        parts: the option: `full`, `left` or `right`.
+        lr: the initial step size η⁰.
         rho: ρ of the relative form, or None for the absolute one.
 
     Returns:
@@ -102,10 +103,10 @@ def combine(alpha: Tensor, eta_tilde: Tensor, left: Number, right: Number) -> Te
     """Equation (10).
 
     Args:
-        alpha: α, any shape.
-        eta_tilde: η̃, the same shape.
-        left: see `coefficients`.
-        right: see `coefficients`.
+        alpha: α, of any shape.
+        eta_tilde: η̃, of the same shape.
+        left: the factor of α, from `coefficients`.
+        right: the factor of (1 − α) η̃, from `coefficients`.
 
     Returns:
         η, the same shape.
@@ -125,11 +126,11 @@ def combine_backward(
     """Derivative of equation (10): from ∂/∂η to ∂/∂(α, η̃).
 
     Args:
-        grad: ∂(meta loss)/∂η.
+        grad: ∂(meta loss)/∂η, of the shape of η.
         alpha: α of the same step.
         eta_tilde: η̃ of the same step.
-        left: see `coefficients`.
-        right: see `coefficients`.
+        left: the factor of α, from `coefficients`.
+        right: the factor of (1 − α) η̃, from `coefficients`.
 
     Returns:
         Both derivatives, shape (2, *grad.shape).

@@ -33,19 +33,19 @@ MOST_GRAPHS = 8
 
 
 class CompiledSweeps:
-    """The graphs of one optimizer, by everything that shapes them."""
+    """Holds the graphs of one optimizer, by everything that shapes them."""
 
     def __init__(self) -> None:
         self._graphs: dict[Any, _Graph] = {}
         self._gave_up = False
 
     def run(self, sweep: Sweep, numbers: FiniteNumbers, updated: Updated) -> Loss:
-        """Run a sweep, with a graph where there can be one; arguments as of `Sweep.run`.
+        """Run a sweep, with a graph where there can be one.
 
         Args:
-            sweep: the sweep.
-            numbers: looks at every number that has to be finite.
-            updated: called after each update.
+            sweep: the sweep of this step.
+            numbers: the object that looks at every number that has to be finite.
+            updated: the function that is called after each update.
 
         Returns:
             The loss of the first pass.
@@ -124,7 +124,7 @@ def _form(leaf: Any) -> Any:
 
 
 class _Graph:
-    """One form of step: traced by its first run, compiled by its second."""
+    """Runs steps of one form: the first run traces the step, the second compiles it."""
 
     def __init__(self, sweep: Sweep) -> None:
         self._blocks: list[Any] = list(sweep.blocks)
@@ -294,10 +294,10 @@ def _first_line(error: BaseException) -> str:
 
 
 class _CudaGraph:
-    """Calls of a function on the same tensors, or on copies into the same places, as one launch.
+    """Calls a function on the same tensors, or on copies into the same places, as one launch.
 
     Args:
-        function: compiled.
+        function: the compiled function.
     """
 
     def __init__(self, function: Callable[..., list[Tensor]]) -> None:

@@ -9,6 +9,7 @@ those of before.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from types import TracebackType
@@ -17,8 +18,7 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from samt.alternating.observer import Observer
-from samt.alternating.replay import CallOrderChangedError, Record, Replay
+from samt.alternating.replay import CallOrderChangedError, Observer, Record, Replay
 from samt.alternating.surroundings import Surroundings, Unprotected, holders_of
 from samt.closures import Closure
 from samt.errors import ClosureResultError, NoGradientError
@@ -35,19 +35,24 @@ _STEPS_TO_WATCH = 2  # in which state that nobody can protect is looked for
 
 
 class Evaluated(NamedTuple):
-    """Loss of one pass, without its graph, and each block's gradients, one (or None) each."""
+    """The result of one evaluation.
+
+    Attributes:
+        loss: the loss without its graph.
+        gradients: by the number of a block, one gradient or None for each of its parameters.
+    """
 
     loss: Loss
     gradients: dict[int, list[Tensor | None]]
 
 
 class RepeatedEvaluation:
-    """The evaluations of one step; a context manager.
+    """Evaluates the losses of one step; a context manager.
 
     Args:
         parameters: all parameters of the optimizer.
-        functions: the closures that will be evaluated.
-        replays: by model; what ran ahead of a block need not run again.
+        functions: the closures that the step will evaluate.
+        replays: for each model the object that spares what ran ahead of a block.
         ranks: the processes over which losses and gradients are averaged.
         habits: what earlier steps have learned of models and losses.
 
@@ -73,6 +78,7 @@ class RepeatedEvaluation:
         self._holders = holders_of(functions, [m for r in replays.values() for m in r.modules])
         self._replays = replays
         self._ranks = ranks
+        self._averages = ranks.are_several
         self._habits = habits
         self._records: dict[int, Record] = {}  # by the id of the closure
         self._undo: list[tuple[Tensor, Tensor]] = []
@@ -85,6 +91,10 @@ class RepeatedEvaluation:
         self._before = Surroundings(self._holders, self._devices)
         watches = self._habits.steps_watched < _STEPS_TO_WATCH
         self._unprotected = Unprotected(self._holders if watches else [])
+        # torch's own fast path of attention asks whether anything requires gradients, but not in a
+        # way that `Observer` could see.
+        self._had_fast_path = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
         _require_grad(self._trainable, False)
         return self
 
@@ -94,6 +104,7 @@ class RepeatedEvaluation:
         error: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
+        torch.backends.mha.set_fastpath_enabled(self._had_fast_path)
         _require_grad(self._trainable, True)
         for parameter in self._trainable:
             parameter.grad = None
@@ -126,10 +137,11 @@ class RepeatedEvaluation:
         """Evaluate the loss and differentiate it with respect to some blocks.
 
         Args:
-            closure: returns the loss; may or may not call `backward` and `zero_grad`.
-            blocks: parameters by the number of their block; all others are taken as constants.
-            next_changed: the block that changes before the closure's next evaluation; None if
-                there is no next evaluation.
+            closure: a function that returns the loss; it may call `backward` and `zero_grad`.
+            blocks: the parameters of some blocks, by the number of the block. All other
+                parameters are taken as constants.
+            next_changed: the number of the block that changes before the closure's next
+                evaluation; None if there is no next evaluation.
 
         Raises:
             NoGradientError: there is neither a `.grad` nor a loss with a graph.
@@ -150,7 +162,9 @@ class RepeatedEvaluation:
                 "itself, not loss.item() or loss.detach(), or call loss.backward() in the closure "
                 "and return the loss"
             )
-        loss, found = self._ranks.average(loss, found or [], own)
+        found = found or []
+        if self._averages:
+            loss, found = self._ranks.average(loss, found, own)
         of = dict(zip(map(id, own), found, strict=True))
         return Evaluated(
             loss, {index: [of.get(id(p)) for p in block] for index, block in blocks.items()}
@@ -181,6 +195,8 @@ class RepeatedEvaluation:
             if not self._has_to_unfreeze(observer, unfrozen):
                 return result
         self.count -= 1
+        if self.count == 0:
+            self._after_first = None
         self._records.pop(id(closure), None)
         return self._evaluate(closure, own, unfrozen)
 
@@ -229,7 +245,9 @@ class RepeatedEvaluation:
             return closure()
 
     def _observer(self, closure: Callable[[], Any]) -> Observer | None:
-        """For the first evaluation of each model in a step, and of any function."""
+        """An observer for the first evaluation of each model, and of any function, in a step."""
+        if self._habits.reads_requires_grad:
+            return None
         replay = self._replay_of(closure)
         if replay is not None and replay.observing:
             return Observer(self._trainable_ids, replay.note_use if replay.enabled else None)
@@ -248,6 +266,8 @@ class RepeatedEvaluation:
         self.draws = not self._before.random.equals(self._after_first.random)
         self.keeps = self._before.has_other_attributes()
         for replay in self._replays.values():
+            if self.draws and not replay.draws:
+                self._records.clear()  # without the random states that a replay would need
             replay.draws = self.draws
         if self._unprotected.warn():
             self._habits.steps_watched = _STEPS_TO_WATCH
@@ -258,7 +278,7 @@ class Evaluations:
     """Starts the repeated evaluation of each step, and keeps what steps learn of the models.
 
     Args:
-        groups: all blocks.
+        groups: the param groups of all blocks.
 
     Attributes:
         reads_requires_grad: whether the code asks tensors if they require gradients. Then all
@@ -273,13 +293,13 @@ class Evaluations:
         self._block_of = {id(p): i for i, group in enumerate(groups) for p in group["params"]}
         self._replays: dict[nn.Module, Replay] = {}
 
-    def start(
+    def of_step(
         self, closures: Sequence[Callable[[], Any]], ranks: Ranks, is_replaying: bool
     ) -> RepeatedEvaluation:
         """The evaluation of one step, to be entered.
 
         Args:
-            closures: all that the step will evaluate.
+            closures: the closures that the step will evaluate.
             ranks: the processes over which losses and gradients are averaged.
             is_replaying: whether what ran ahead of a block need not run again.
         """
@@ -303,7 +323,7 @@ def take_back(changed: Undo) -> None:
     """Put copies back, the oldest last.
 
     Args:
-        changed: tensors, each with a copy of what it was.
+        changed: tensors with copies of their earlier values, in the order of the changes.
     """
     for tensor, copy in reversed(changed):
         tensor.copy_(copy)
@@ -331,13 +351,18 @@ def _gradients(loss: Any, own: list[Tensor], unfrozen: list[Tensor]) -> list[Ten
         for parameter in unfrozen:
             parameter.grad = None
     elif isinstance(loss, Tensor) and loss.requires_grad:
-        refuse_post_accumulate_hooks(own)
+        if any(map(_hooks_of, own)):
+            refuse_post_accumulate_hooks()
         gradients = list(torch.autograd.grad(loss, own, allow_unused=True)) if own else []
     else:
         return None
     for gradient in gradients:
-        refuse_sparse(gradient)
+        if gradient is not None and gradient.layout is not torch.strided:
+            refuse_sparse(gradient)
     return gradients
+
+
+_hooks_of = operator.attrgetter("_post_accumulate_grad_hooks")
 
 
 def _require_grad(parameters: Iterable[Tensor], flag: bool) -> None:

@@ -18,14 +18,11 @@ from typing import Any, ParamSpec, TypeAlias, TypeVar, cast
 import torch
 from torch import Tensor
 
-from samt.errors import OptionError, StateMismatchError
+from samt.alternating.state import PREVIOUS
 from samt.eta_model import (
-    STATISTICS,
     EtaModels,
     Trace,
-    eta_model_shapes,
     gradient_statistics,
-    initial_eta_model,
 )
 from samt.step_size import (
     Number,
@@ -40,94 +37,9 @@ from samt.tensors.precision import own_precision, state_dtype
 from samt.tensors.refusals import refuse_several_devices
 
 Gradients: TypeAlias = Sequence[Tensor | None]
+# What `learn` needs of the last `descend`: g, the trace of φ, and what equation (10) multiplies.
+Held: TypeAlias = tuple[list[Tensor], Trace, tuple[Number, Number]]
 _NORM = "the norm of the gradient"
-# What `learn` needs of the last `descend` where h comes with the next step.
-_PREVIOUS = ("previous_gradient", "previous_features", "previous_lr")
-# The options that decide which state there is.
-STRUCTURAL = ("step_size", "head", "projection", "parts", "meta_batch", "eta_hidden", "radius")
-
-
-def complete_state(
-    state: dict[str, Tensor], group: dict[str, Any], parameter: Tensor, index: int
-) -> None:
-    """Add to a parameter's state what its group's options need and it does not hold yet.
-
-    The keys of a state are those of `eta_model.initial_eta_model`, for `meta_batch="next"`
-
-    - `previous_gradient`, the shape of the parameter: g of the last step,
-    - `previous_features`, (5,): its statistics,
-    - `previous_lr`, (): η⁰ of the last step,
-
-    and with a `radius`
-
-    - `center`, the shape of the parameter: the middle of the ball, the initial weights,
-    - `ball_scale`, (): by how much the last step was shortened to stay in the ball; 1 inside.
-
-    Args:
-        state: `optimizer.state[parameter]`, filled in place.
-        group: the param group, that is, the block with its options.
-        parameter: the tensor that is stepped.
-        index: the position of the tensor among all parameters; seeds its eta model.
-
-    Raises:
-        OptionError: `step_size`, `head` or `eta_hidden` are others than when the state was made.
-        StateMismatchError: the state belongs to a tensor of another shape.
-    """
-    form = step_size_shape(group["step_size"], parameter), group["head"], group["eta_hidden"]
-    learns, has_ball = group["parts"] != "fixed", group["radius"] is not None
-    wanted: dict[str, tuple[int, ...]] = {}
-    if learns and "eta_model" in state:
-        _refuse_another_eta_model(state, group, parameter, eta_model_shapes(*form))
-    if learns and group["meta_batch"] == "next":
-        wanted |= zip(_PREVIOUS, (tuple(parameter.shape), (len(STATISTICS),), ()), strict=True)
-    if has_ball:
-        wanted |= {"center": tuple(parameter.shape), "ball_scale": ()}
-    for key, shape in wanted.items():
-        if key in state and tuple(state[key].shape) != shape:
-            raise _mismatch(group, parameter, key, state[key])
-    like = torch.zeros((), dtype=state_dtype(parameter), device=parameter.device)
-    if learns and "eta_model" not in state:
-        state |= initial_eta_model(*form, group["seed"], index, like)
-    for key, shape in wanted.items():
-        if key not in state:  # a zero gradient makes the first `learn` leave φ as it is
-            state[key] = like.new_zeros(shape)
-            if key == "center":
-                state[key].copy_(parameter)
-            elif key == "ball_scale":
-                state[key].fill_(1)
-            elif key == "previous_gradient":
-                state[key] = torch.zeros_like(parameter, dtype=like.dtype)
-
-
-def _refuse_another_eta_model(
-    state: dict[str, Tensor],
-    group: dict[str, Any],
-    parameter: Tensor,
-    wanted: dict[str, tuple[int, ...]],
-) -> None:
-    found = {key: tuple(state[key].shape) for key in _OF_ETA_MODEL if key in state}
-    if found == wanted:
-        return
-    if found.get("eta_model") == wanted["eta_model"] and found.keys() == wanted.keys():
-        key = next(key for key in wanted if found[key] != wanted[key])
-        raise _mismatch(group, parameter, key, state[key])
-    raise OptionError(
-        f"step_size, head and eta_hidden of block {group['name']!r} cannot change once its "
-        "eta models are made: build a new optimizer"
-    )
-
-
-_OF_ETA_MODEL = ("eta_model", "offset", "head_weight", "head_bias")
-
-
-def _mismatch(
-    group: dict[str, Any], parameter: Tensor, key: str, found: Tensor
-) -> StateMismatchError:
-    return StateMismatchError(
-        f"the state {key!r} of a parameter of block {group['name']!r} has the shape "
-        f"{tuple(found.shape)}, which is not that of a parameter of shape "
-        f"{tuple(parameter.shape)}: delete optimizer.state[parameter], so that it starts anew"
-    )
 
 
 P = ParamSpec("P")
@@ -139,7 +51,10 @@ def _in_own_precision(method: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(method)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        with own_precision([cast(SubProblem, args[0]).parameters[0].device]):
+        device = cast(SubProblem, args[0]).parameters[0].device
+        if not torch.is_autocast_enabled(device.type):
+            return method(*args, **kwargs)
+        with own_precision([device]):
             return method(*args, **kwargs)
 
     return wrapped
@@ -156,7 +71,11 @@ class SubProblem:
         states: for each of these parameters, its complete entry in the optimizer's state.
 
     Attributes:
+        kind: the kind of the meta batch: `same`, `subset`, `fresh` or `next`.
+        looks_ahead: whether h is evaluated right after the trial step, on a meta batch.
+        learns_from_next: whether h is the gradient of the block's next update.
         etas: η of the last `descend`, one tensor for each parameter.
+        tensors: everything that a step changes in place.
 
     Raises:
         OptionError: the block lies on several devices.
@@ -182,10 +101,18 @@ class SubProblem:
             for key, value in state.items():  # the model may have been converted since
                 state[key] = value.to(device=parameter.device, dtype=self.dtype)
         self.eta: EtaModels | None = None
-        self._held: tuple[list[Tensor], Trace, Number] | None = None
+        self._held: Held | None = None
+        self._of_eta: list[Tensor] = []  # everything that φ learns
         if group["parts"] != "fixed":
             self._shapes = [step_size_shape(group["step_size"], p) for p in self.parameters]
             self.eta = EtaModels(self.states, group["eta_hidden"], group["projection"])
+            self._of_eta = self.eta.tensors
+        self.kind = str(group["meta_batch"])
+        self.looks_ahead = self.eta is not None and self.kind != "next"
+        self.learns_from_next = self.eta is not None and self.kind == "next"
+        kept = (*PREVIOUS, "ball_scale")
+        self.tensors = [*self.parameters, *self._of_eta]
+        self.tensors += [state[key] for state in self.states for key in kept if key in state]
 
     @property
     def is_trainable(self) -> bool:
@@ -202,29 +129,6 @@ class SubProblem:
         """The number of OAGD steps before the next block."""
         return int(self.group["inner_steps"])
 
-    @property
-    def kind(self) -> str:
-        """The kind of the meta batch: `same`, `subset`, `fresh` or `next`."""
-        return str(self.group["meta_batch"])
-
-    @property
-    def looks_ahead(self) -> bool:
-        """Whether h is evaluated right after the trial step, on a meta batch."""
-        return self.eta is not None and self.kind != "next"
-
-    @property
-    def learns_from_next(self) -> bool:
-        """Whether h is the gradient of the block's next update."""
-        return self.eta is not None and self.kind == "next"
-
-    @property
-    def tensors(self) -> list[Tensor]:
-        """Everything that a step changes in place."""
-        changed = list(self.parameters) + (self.eta.tensors if self.eta else [])
-        for state in self.states:
-            changed += [state[key] for key in (*_PREVIOUS, "ball_scale") if key in state]
-        return changed
-
     def snapshot(self, whole: bool) -> list[tuple[Tensor, Tensor]]:
         """The tensors that a step changes in place, with copies for taking the step back.
 
@@ -232,9 +136,8 @@ class SubProblem:
             whole: whether to copy everything. Otherwise only the eta models are copied that have
                 learned by the time at which `descend` refuses a number, before it moves a weight.
         """
-        changed = self.tensors
-        if not whole:
-            changed = self.eta.tensors if self.eta is not None and self.learns_from_next else []
+        learned = self._of_eta if self.learns_from_next else []
+        changed = self.tensors if whole else learned
         return [(tensor, tensor.detach().clone()) for tensor in changed]
 
     @_in_own_precision
@@ -242,9 +145,10 @@ class SubProblem:
         """Steps 1 to 5: from the block's gradient to its trial weights, which it keeps.
 
         Args:
-            gradients: one for each parameter. A parameter without one is left alone: it counts
-                as a zero gradient and does not decay.
-            check_finite: called with what has to be finite, before anything changes.
+            gradients: one gradient or None for each parameter. A parameter whose gradient is
+                None is left alone: it counts as a zero gradient and does not decay.
+            check_finite: the function that looks at numbers that have to be finite; it is called
+                before anything changes.
         """
         group = self.group
         lr: Number = group["lr"]
@@ -262,12 +166,12 @@ class SubProblem:
             self._check_step(check_finite, norm_of_all(g), step_size)
             self._move_fixed(g, lr, decays)
         else:
+            constants = self._coefficients(lr)
             features = gradient_statistics(g)
             trace = self.eta.forward(features)
-            constants = self._coefficients(lr)
-            found = [combine(*projected, *constants) for projected in map(_rows, trace.projected)]
+            found = [combine(both[0], both[1], *constants) for both in trace.projected]
             self._check_step(check_finite, features[:, 4].sum(), _sum(found))
-            self._hold(g, trace, lr)
+            self._hold(g, trace, lr, constants)
             each = found[0].unbind() if self.eta.one_group else found
             self.etas = [eta.view(shape) for eta, shape in zip(each, self._shapes, strict=True)]
             self._move(g, decays)
@@ -280,25 +184,25 @@ class SubProblem:
 
         Args:
             meta_gradients: h, the gradient of the meta loss at the trial weights.
-            check_finite: called with what has to be finite, after the step.
+            check_finite: the function that looks at numbers that have to be finite; it is called
+                after the step.
         """
         if self.eta is None:
             return
         h = self._zeros_for_missing(meta_gradients)
         if self.group["radius"] is not None:
             h = self._through_ball(h)
-        g, trace, lr = self._recall()
+        g, trace, constants = self._recall(self.eta)
         # ∂(meta loss)/∂η = −(g ⊙ h), summed down to the shape of η; the sign is put to the rate.
         slopes = [_product(a, b, shape) for a, b, shape in zip(g, h, self._shapes, strict=True)]
         if self.eta.one_group:
             slopes = [torch.cat(slopes)]
-        constants = self._coefficients(lr)
         grads = [
-            combine_backward(slope, *_rows(projected), *constants)
-            for slope, projected in zip(slopes, trace.projected, strict=True)
+            combine_backward(slope, both[0], both[1], *constants)
+            for slope, both in zip(slopes, trace.projected, strict=True)
         ]
         self.eta.descend(trace, grads, -self.group["meta_lr"])
-        check_finite(_sum(self.eta.tensors), "the sum over the eta models", self.group["name"])
+        check_finite(_sum(self._of_eta), "the sum over the eta models", self.group["name"])
 
     def _check_step(self, check_finite: CheckFinite, norm: Tensor, step_size: Tensor) -> None:
         check_finite(norm, _NORM, self.group["name"])
@@ -336,27 +240,29 @@ class SubProblem:
     # What `learn` needs of the last `descend`: held here, and in the state where it has to
     # outlive the step.
 
-    def _hold(self, g: list[Tensor], trace: Trace, lr: Number) -> None:
+    def _hold(
+        self, g: list[Tensor], trace: Trace, lr: Number, constants: tuple[Number, Number]
+    ) -> None:
         if self.learns_from_next:
             for state, gradient, v in zip(self.states, g, trace.features, strict=True):
                 state["previous_gradient"].copy_(gradient)
                 state["previous_features"].copy_(v[0])
                 state["previous_lr"].fill_(lr)
         else:
-            self._held = (g, trace, lr)
+            self._held = (g, trace, constants)
 
     def forget(self) -> None:
         """Drop what the last `descend` left for a `learn` that will not come."""
         self._held = None
 
-    def _recall(self) -> tuple[list[Tensor], Trace, Number]:
-        assert self.eta is not None
+    def _recall(self, eta: EtaModels) -> Held:
         if self._held is not None:
             held, self._held = self._held, None
             return held
         features = torch.stack([state["previous_features"] for state in self.states])
         g = [state["previous_gradient"] for state in self.states]
-        return g, self.eta.forward(features), self.states[0]["previous_lr"]
+        constants = self._coefficients(self.states[0]["previous_lr"])
+        return g, eta.forward(features), constants
 
     # The ball of given radius around the block's initial weights.
 
@@ -392,11 +298,6 @@ class SubProblem:
         return [s * (b - along * a) for s, a, b in zip(scales, away, h, strict=True)]
 
 
-def _rows(projected: Tensor) -> tuple[Tensor, Tensor]:
-    """α and η̃."""
-    return projected[0], projected[1]
-
-
 def _product(g: Tensor, h: Tensor, shape: torch.Size) -> Tensor:
     """g ⊙ h, summed down to the shape of the step size, as a vector."""
     if shape == g.shape:
@@ -407,7 +308,7 @@ def _product(g: Tensor, h: Tensor, shape: torch.Size) -> Tensor:
 
 
 def _sum(tensors: Sequence[Tensor]) -> Tensor:
-    """Of all elements; finite if and only if each of them is, up to overflow."""
+    """The sum of all elements; it is finite if and only if each element is, up to overflow."""
     first, *others = [tensor.sum() for tensor in tensors]
     return torch.stack([first, *others]).sum() if others else first
 
@@ -421,9 +322,9 @@ def clipped(gradients: Sequence[Tensor], max_norm: float, norm: Tensor) -> list[
     """The block's gradient, shortened to `max_norm` if it is longer.
 
     Args:
-        gradients: of its tensors.
-        max_norm: the largest length.
-        norm: its length.
+        gradients: the gradients of the block's tensors.
+        max_norm: the largest allowed norm of all of them together.
+        norm: the norm that they have together.
 
     Examples:
         >>> clipped([torch.tensor([3.0, 4.0])], 1.0, torch.tensor(5.0))

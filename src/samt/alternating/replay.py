@@ -16,16 +16,20 @@ warning.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import partial
+from operator import is_not
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from samt.alternating.surroundings import RandomStates, are_others, put_buffer
+from samt.alternating.surroundings import RandomStates, put_buffer
+
+_ASKS = Tensor.requires_grad
 
 
 class CallOrderChangedError(Exception):
@@ -90,17 +94,17 @@ class Record:
 
 
 class Replay:
-    """Replay for one model.
+    """Records the calls of one model's modules, and replays those that cannot have changed.
 
     Args:
-        model: whose modules are recorded.
+        model: the model whose modules are recorded.
         block_of: the number of each parameter's block, by the parameter's `id`.
-        devices: accelerators whose random numbers the model may draw.
+        devices: the accelerators whose random numbers the model may draw.
 
     Attributes:
         enabled: whether the model is one for which replay is right.
-        draws: whether the model draws random numbers; to be set after the first evaluation of
-            a step.
+        draws: whether the model drew random numbers in the first evaluation of the last step; the
+            first evaluation of this step may show that it was wrong to expect the same again.
         observing: whether the next evaluation observes which code uses which parameter.
     """
 
@@ -136,7 +140,6 @@ class Replay:
         It may be in another mode than in the last step. `end_step` has to follow.
         """
         self.observing = True
-        self.draws = True
         if not self.enabled:
             return
         for module in self.modules:
@@ -164,10 +167,11 @@ class Replay:
         """Evaluate a closure within a step; use the record, and bring it up to date.
 
         Args:
-            closure: evaluates the model.
-            record: of the same closure's last evaluation; changed in place.
-            current: blocks that are differentiated.
-            next_changed: the block that will change next; None if there is no next evaluation.
+            closure: the function that evaluates the model.
+            record: the record of the same closure's last evaluation; it is changed in place.
+            current: the numbers of the blocks that are differentiated.
+            next_changed: the number of the block that will change next; None if there is no next
+                evaluation.
 
         Returns:
             What the closure returns.
@@ -223,7 +227,7 @@ class Replay:
             if call.module is not module:
                 self._order_changed = True
                 raise CallOrderChangedError
-            if call.can_replace(self._boundary, passed(args, kwargs)):
+            if call.can_replace(self._boundary, _passed(args, kwargs)):
                 self._position = call.end
                 return call.replay()
             call.end = -1
@@ -235,14 +239,15 @@ class Replay:
                 record.calls.append(call)
         before = None  # what is not recorded from its beginning on will not be at its end
         if self._recording:
-            before = _Before(passed(args, kwargs), self._buffers[module])
+            before = _Before(_passed(args, kwargs), self._buffers[module])
         attributes = module.__dict__.copy()
         self._stack.append(module)
         try:
             output = original(*args, **kwargs)
         finally:
             self._stack.pop()
-        if are_others(attributes, module.__dict__):
+        now = module.__dict__
+        if len(now) != len(attributes) or any(map(is_not, now.values(), attributes.values())):
             self._unfit.update([module, *self._stack])
         fit = self._recording and module not in self._unfit
         if before is not None and fit and before.has_same_inputs():
@@ -251,14 +256,45 @@ class Replay:
         return output
 
     def note_use(self, parameter: int) -> None:
-        """A parameter enters a torch function, in the code of the module on top of the stack.
+        """Note that a parameter enters a torch function, in the code of the innermost module.
 
         Args:
-            parameter: its `id`.
+            parameter: the `id` of the parameter.
         """
         self._unobserved.pop(parameter, None)
         place = self._stack[-1] if self._stack else None
         self._uses[place].add(self._block_of[parameter])
+
+
+class Observer(TorchFunctionMode):
+    """A mode that watches the torch functions of one evaluation.
+
+    Args:
+        parameters: the `id`s of the parameters that matter.
+        note_use: called with the `id` of a parameter that enters a torch function.
+
+    Attributes:
+        asked: whether code asked a tensor if it requires gradients.
+    """
+
+    def __init__(self, parameters: Set[int], note_use: Callable[[int], None] | None) -> None:
+        super().__init__()
+        self._parameters = parameters
+        self._note_use = note_use
+        self.asked = False
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **kwargs) if kwargs else func(*args)
+        is_getter = func.__name__ == "__get__"
+        if is_getter and func.__self__ is _ASKS:
+            self.asked = True
+        # A look at the dtype, the device or the shape is no use.
+        if self._note_use is not None and (not is_getter or isinstance(result, Tensor)):
+            for parameter in self._parameters & set(map(id, _passed(args, kwargs))):
+                self._note_use(parameter)
+        return result
 
 
 class _Before:
@@ -306,7 +342,7 @@ def _leaves(tree: Any) -> Collection[Any]:
     return pytree.tree_leaves(tree)
 
 
-def passed(args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Collection[Any]:
+def _passed(args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Collection[Any]:
     """The leaves of a call's arguments."""
     leaves = _leaves(args)
     return [*leaves, *_leaves(tuple(kwargs.values()))] if kwargs else leaves

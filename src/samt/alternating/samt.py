@@ -11,15 +11,16 @@ from torch.optim.optimizer import ParamsT
 
 from samt.alternating.compiled import CompiledSweeps
 from samt.alternating.evaluation import Evaluations, Loss
-from samt.alternating.oagd import STRUCTURAL, SubProblem, complete_state
-from samt.alternating.sweep import Block, Sweep, order, step_on_gradients
-from samt.block_optimizer import BlockOptimizer, Group, Passes
-from samt.closures import meta_closures, unwrapped, without_data_parallel
+from samt.alternating.oagd import SubProblem
+from samt.alternating.state import STRUCTURAL, complete_state
+from samt.alternating.sweep import Sweep, order, step_on_gradients
+from samt.block_optimizer import BlockOptimizer, Group, Passes, never_compiled
+from samt.closures import closures_of_step
 from samt.errors import OptionError
 from samt.options import SAMT_OPTIONS, only
 from samt.step_size import Granularity
 from samt.tensors.finite import FiniteNumbers
-from samt.tensors.refusals import refuse_gradients, refuse_sharded, refuse_uninitialized
+from samt.tensors.refusals import refuse_gradients, refuse_sharded
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -43,7 +44,7 @@ class SAMT(BlockOptimizer):
         φ ← φ − meta_lr · ∂(loss of the meta batch at ŵ)/∂φ
         w ← ŵ
 
-    The state of a parameter is described in `samt.alternating.oagd.complete_state`. Parameters
+    The state of a parameter is described in `samt.alternating.state.complete_state`. Parameters
     that do not require gradients have no state and no influence; they get state at the first step
     in which they do.
 
@@ -59,7 +60,8 @@ class SAMT(BlockOptimizer):
         head: the output layer of φ for shapes other than scalar: `offset` (default; two shared
             logits and one learned offset per entry) or `dense` (a full layer, which is 64 times
             as large as the tensor).
-        projection: proj, `tanh` (default), that is (tanh x + 1)/2, or `sigmoid`.
+        projection: the function proj, either `tanh` (default), that is (tanh x + 1)/2, or
+            `sigmoid`.
         parts: which parts of η are used: `full` (default), `left`: α ⊙ η⁰, `right`: (1 − α) ⊙ η̃,
             or `fixed`: η⁰.
         meta_batch: the samples of the meta loss. `subset` (default): every second sample of the
@@ -191,7 +193,7 @@ class SAMT(BlockOptimizer):
         total = sum(group["passes"] for group in self.param_groups)
         return Passes(total, total)
 
-    @torch._disable_dynamo
+    @never_compiled
     @torch.no_grad()
     def step(  # type: ignore[override]
         self,
@@ -215,7 +217,6 @@ class SAMT(BlockOptimizer):
             SAMTError: weights and state are then those of before the step.
         """
         self._start_step(": train in bfloat16 autocast, without a scaler")
-        refuse_uninitialized(self.param_groups)
         groups, first = self.param_groups, self.param_groups[0]
         numbers = FiniteNumbers(first["calls"], _CURE)
         due = [block for block in map(self._blocks.__getitem__, order(groups)) if block is not None]
@@ -248,17 +249,11 @@ class SAMT(BlockOptimizer):
             raise OptionError(
                 "meta_closure is used with meta_batch='subset' or 'fresh' alone: leave it out"
             )
-        closure = without_data_parallel(unwrapped(closure), self.process_group)
-        if meta_closure is not None:
-            meta_closure = without_data_parallel(meta_closure, self.process_group)
         kinds = {block.kind for block in due if block.looks_ahead}
-        meta = meta_closures(kinds, closure, meta_closure)
+        closure, meta = closures_of_step(closure, meta_closure, kinds, self._ranks.group)
         first = self.param_groups[0]
         # With one block alone, nothing that runs ahead of it was evaluated before.
         replays = first["replay"] and (len(self.param_groups) > 1 or first["inner_steps"] > 1)
         closures = [closure, *meta.values()]
-        evaluation = self._evaluations.start(closures, self._ranks, replays)
+        evaluation = self._evaluations.of_step(closures, self._ranks, replays)
         return Sweep(due, closure, meta, evaluation, self.param_groups)
-
-    def _updated(self, block: Block, loss: Loss | None, step_sizes: Callable[[], Tensor]) -> None:
-        self._record(block.group, block.names, loss, step_sizes)

@@ -7,12 +7,12 @@ as one single evaluation left it.
 
 from __future__ import annotations
 
-import operator
 import types
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from operator import is_not
 from typing import Any
 
 import torch
@@ -75,24 +75,23 @@ class Surroundings:
 
     def has_other_attributes(self) -> bool:
         """Whether an attribute is another object now."""
-        return any(are_others(before, attributes) for attributes, before in self._attributes)
+        return bool(self._changed())
+
+    def _changed(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+        return [
+            (now, before)
+            for now, before in self._attributes
+            if len(now) != len(before) or any(map(is_not, now.values(), before.values()))
+        ]
 
     def restore(self) -> None:
         """Put everything back."""
-        for attributes, before in self._attributes:
-            if are_others(before, attributes):
-                for name in attributes.keys() - before.keys():
-                    del attributes[name]
-                attributes.update(before)
+        for attributes, before in self._changed():
+            attributes.clear()
+            attributes.update(before)
         for buffers, name, buffer, copy in self._buffers:
             put_buffer(buffers, name, buffer, copy)
         self.random.restore()
-
-
-def are_others(before: dict[str, Any], now: dict[str, Any]) -> bool:
-    """Whether an object's attributes are others than before: somebody has set one."""
-    same_names = list(before) == list(now)
-    return not (same_names and all(map(operator.is_, before.values(), now.values())))
 
 
 def put_buffer(
@@ -187,7 +186,9 @@ def holders_of(functions: Iterable[Any], known: Iterable[nn.Module] = ()) -> lis
         for part in _parts(function, depth=2):
             for one in part.modules() if isinstance(part, nn.Module) else (part,):
                 found.setdefault(id(one), one)
-    return list(found.values())
+    # What data parallel wrappers note of a pass is theirs, and means something to them.
+    wrappers = nn.parallel.DistributedDataParallel, nn.DataParallel
+    return [one for one in found.values() if not isinstance(one, wrappers)]
 
 
 def _parts(value: Any, depth: int) -> Iterator[Any]:

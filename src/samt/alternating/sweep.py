@@ -30,22 +30,13 @@ class Block(Protocol):
     names: list[str]
     parameters: list[Tensor]
     etas: list[Tensor]
+    kind: str  # of the meta batch: `same`, `subset`, `fresh` or `next`
+    looks_ahead: bool  # h is evaluated right after the trial step, on a meta batch
+    learns_from_next: bool  # h is the gradient of the block's next update
 
     @property
     def inner_steps(self) -> int:
         """The number of updates before the next block."""
-
-    @property
-    def kind(self) -> str:
-        """The kind of the meta batch: `same`, `subset`, `fresh` or `next`."""
-
-    @property
-    def looks_ahead(self) -> bool:
-        """Whether h is evaluated right after the trial step, on a meta batch."""
-
-    @property
-    def learns_from_next(self) -> bool:
-        """Whether h is the gradient of the block's next update."""
 
     def snapshot(self, whole: bool) -> list[tuple[Tensor, Tensor]]:
         """The tensors that a step changes, with copies."""

@@ -19,7 +19,7 @@ from torch.optim.optimizer import ParamsT
 
 from samt.auto.finite import FiniteNumbers, is_read_late
 from samt.auto.step_sizes import StepSizes, initial_state
-from samt.block_optimizer import BlockOptimizer, Group, Passes
+from samt.block_optimizer import BlockOptimizer, Group, Passes, never_compiled
 from samt.errors import NonFiniteLossError
 from samt.history import summary
 from samt.options import AUTO_SAMT_OPTIONS, only
@@ -189,7 +189,7 @@ class AutoSAMT(BlockOptimizer):
             factor *= max(0.0, 1 - done / total)
         return factor * group["lr"] / group["initial_step_size"]
 
-    @torch._disable_dynamo
+    @never_compiled
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step of every block, from the gradients that are there or that a closure makes.
@@ -343,7 +343,8 @@ class AutoSAMT(BlockOptimizer):
         if self.history is not None and group["params"]:
             sizes = [self.state[p]["step_size"] for p in group["params"]]
             names = group.get("param_names") or list(map(str, range(len(sizes))))
-            self._record(group, names, loss, partial(summary, sizes))
+            every = partial(summary, sizes)
+            self.history.record(group["calls"], group["name"], names, loss, every)
 
 
 def _backward(loss: Tensor, parameters: list[Tensor]) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
-from samt.baselines.layerwise import LayerwiseSolver, Progress
+from samt.baselines.layerwise import LayerwiseSolver, NetworkOptions, Progress
 from samt.baselines.proximal import (
     activate,
     activation_prox,
@@ -16,6 +17,9 @@ from samt.baselines.proximal import (
     output_prox,
     solve_positive,
 )
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["BCD"]
 
@@ -39,22 +43,19 @@ class BCD(LayerwiseSolver):
     theory covers and its code has not, solves V_L by Newton.
 
     Args:
-        inputs: shape (N, d), or images of d pixels, float32 or float64.
-        targets: labels (N,), or values (N, K) for the squared loss.
-        hidden: widths of the hidden layers.
-        activation: `relu` (as published) or `leaky_relu`.
-        negative_slope: of the leaky ReLU.
-        loss: `squared` (as published) or `cross_entropy`.
-        outputs: K, by default as many as the targets show.
-        gamma: γ, penalty of the activations.
-        rho: ρ, penalty of the pre-activations.
-        alpha: α, weight of the proximal terms; 5 for three hidden layers, 1 for ten.
-        tolerance: of Newton's method for z_L, in the sum over samples; see `cross_entropy_prox`.
-        weight_std: standard deviation of the initial weights; biases start at 0.1.
-        seed: of the initial weights; the global generator is not used.
+        inputs: the samples, shape (N, d), or N images of d pixels; float32 or float64.
+        targets: the labels, shape (N,), or for the squared loss also the values, shape (N, K).
+        hidden: the widths of the hidden layers.
+        gamma: γ, the penalty of the activations, above 0 (default 1).
+        rho: ρ, the penalty of the pre-activations, above 0 (default 1).
+        alpha: α, the weight of the proximal terms, above 0 (default 5). The official code uses 5
+            for three hidden layers and 1 for ten.
+        shared: the options that `LayerwiseSolver` describes. Here `loss` is `squared` by default,
+            as published, `tolerance` 1e-4 and `weight_std` 0.01; the biases start at 0.1.
 
     Raises:
-        OptionError: an option or the data is of no use.
+        UnknownOptionError: a keyword is no option of this method; the message lists those that are.
+        OptionError: an option has an impossible value, or the data cannot be trained on.
 
     Examples:
         >>> inputs = torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.0, 2.0], [2.0, 0.0]])
@@ -65,6 +66,9 @@ class BCD(LayerwiseSolver):
         tensor([0, 1, 0, 1])
     """
 
+    default_loss: ClassVar[str] = "squared"
+    default_weight_std: ClassVar[float] = 0.01
+
     @torch.no_grad()
     def __init__(
         self,
@@ -72,32 +76,13 @@ class BCD(LayerwiseSolver):
         targets: Tensor,
         hidden: Sequence[int],
         *,
-        activation: str = "relu",
-        negative_slope: float = 0.01,
-        loss: str = "squared",
-        outputs: int | None = None,
         gamma: float = 1.0,
         rho: float = 1.0,
         alpha: float = 5.0,
-        tolerance: float = 1e-4,
-        weight_std: float = 0.01,
-        seed: int = 0,
+        **shared: Unpack[NetworkOptions],
     ) -> None:
-        super().__init__(
-            inputs,
-            targets,
-            hidden,
-            activation=activation,
-            negative_slope=negative_slope,
-            loss=loss,
-            outputs=outputs,
-            weight_std=weight_std,
-            seed=seed,
-            gamma=gamma,
-            rho=rho,
-            alpha=alpha,
-        )
-        self.gamma, self.rho, self.alpha, self.tolerance = gamma, rho, alpha, tolerance
+        super().__init__(inputs, targets, hidden, gamma=gamma, rho=rho, alpha=alpha, **shared)
+        self.gamma, self.rho, self.alpha = gamma, rho, alpha
         for bias in self.biases:
             bias.fill_(0.1)
         self._start_from_forward_pass()
@@ -121,7 +106,7 @@ class BCD(LayerwiseSolver):
         return Progress(objective, residuals, gaps)
 
     def _update_output(self) -> None:
-        """V_L, then U_L."""
+        """Update V_L, then U_L."""
         gamma, rho, alpha = self.gamma, self.rho, self.alpha
         u, v = self.z[-1], self.a[-1]
         center = torch.lerp(u, v, alpha / (gamma + alpha))
@@ -129,7 +114,7 @@ class BCD(LayerwiseSolver):
         torch.lerp(self.m[-1], v, gamma / (gamma + rho), out=u)
 
     def _update_weight_and_bias(self, layer: int) -> None:
-        """W + ρ (U − m)ᵀ V (α I + ρ Vᵀ V)⁻¹, V the layer's inputs, then b; m falls behind."""
+        """Add ρ (U − m)ᵀ V (α I + ρ Vᵀ V)⁻¹ to W, V the layer's inputs, then update b; not m."""
         v, residual = self.a[layer], self._residual(layer)
         matrix = (torch.mm(v.T, v) if layer else self.input_gram).double() * self.rho
         matrix.diagonal().add_(self.alpha)
@@ -141,7 +126,7 @@ class BCD(LayerwiseSolver):
         self.biases[layer].sub_(total, alpha=scale)
 
     def _update_activation(self, layer: int) -> None:
-        """V_{l−1} of the layer that reads it, and that layer's m."""
+        """Update V_{l−1} of the layer that reads it, and that layer's m."""
         h = self._buffer("h", self.a[layer].shape[1])
         activate(self.z[layer - 1], self.slope, out=h)
         fit_activation(

@@ -22,9 +22,9 @@ from torch.optim.optimizer import ParamsT
 
 from samt.alternating.evaluation import Evaluations, Loss
 from samt.alternating.oagd import Gradients, norm_of_all
-from samt.alternating.sweep import Block, Sweep, order, step_on_gradients
-from samt.block_optimizer import BlockOptimizer, Group, Member, Passes
-from samt.closures import unwrapped
+from samt.alternating.sweep import Sweep, order, step_on_gradients
+from samt.block_optimizer import BlockOptimizer, Group, Member, Passes, never_compiled
+from samt.closures import closures_of_step
 from samt.options import DANTE_OPTIONS, only
 from samt.tensors.finite import CheckFinite, FiniteNumbers
 from samt.tensors.precision import own_precision, state_dtype
@@ -32,7 +32,6 @@ from samt.tensors.refusals import (
     refuse_gradients,
     refuse_several_devices,
     refuse_sharded,
-    refuse_uninitialized,
 )
 
 _CURE = "lower lr, or look for bad values in the batch"
@@ -195,7 +194,7 @@ class Dante(BlockOptimizer):
         turns = [i for i in found for _ in range(self.param_groups[i]["inner_iterations"])]
         return [turns[first["calls"] % len(turns)]]
 
-    @torch._disable_dynamo
+    @never_compiled
     @torch.no_grad()
     def step(  # type: ignore[override]
         self, closure: Callable[[], Any] | None = None
@@ -213,7 +212,6 @@ class Dante(BlockOptimizer):
             SAMTError: the weights are then those of before the step.
         """
         self._start_step(": train in bfloat16 autocast, without a scaler")
-        refuse_uninitialized(self.param_groups)
         groups, first = self.param_groups, self.param_groups[0]
         numbers = FiniteNumbers(first["calls"], _CURE)
         layers = [layer for layer in map(self._layers.__getitem__, self._order()) if layer]
@@ -225,14 +223,11 @@ class Dante(BlockOptimizer):
             else:
                 refuse_gradients(groups)
                 trainable = [x for x in layers if any(p.requires_grad for p in x.parameters)]
-                closure = unwrapped(closure)
+                closure, _ = closures_of_step(closure, None, set(), None)
                 replays = first["replay"] and (len(groups) > 1 or first["inner_iterations"] > 1)
-                evaluation = self._evaluations.start([closure], self._ranks, replays)
+                evaluation = self._evaluations.of_step([closure], self._ranks, replays)
                 sweep = Sweep(trainable, closure, {}, evaluation, groups)
                 loss = sweep.run(numbers, self._updated)
         for group in groups:
             group["calls"] += 1
         return loss
-
-    def _updated(self, block: Block, loss: Loss | None, step_sizes: Callable[[], Tensor]) -> None:
-        self._record(block.group, block.names, loss, step_sizes)

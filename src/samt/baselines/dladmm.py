@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
-from samt.baselines.layerwise import LayerwiseSolver, Progress
+from samt.baselines.layerwise import LayerwiseSolver, NetworkOptions, Progress
 from samt.baselines.proximal import (
     activate,
     activation_gap,
@@ -19,6 +19,9 @@ from samt.baselines.proximal import (
     ratio,
     square,
 )
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["DLADMM"]
 
@@ -47,23 +50,20 @@ class DLADMM(LayerwiseSolver):
     on a gradient that is multiplied by ρ = 1e-6.
 
     Args:
-        inputs: shape (N, d), or images of d pixels, float32 or float64.
-        targets: labels (N,), or values (N, K) for the squared loss.
-        hidden: widths of the hidden layers.
-        activation: `relu` (as published) or `leaky_relu`.
-        negative_slope: of the leaky ReLU.
-        loss: `cross_entropy` or `squared`.
-        outputs: K, by default as many as the targets show.
-        rho: ρ, penalty.
-        tau: τ, where the doubling for a_l starts.
-        theta: θ, where the doubling for W_l starts.
-        scheduled: whether ρ, τ and θ follow the schedule.
-        tolerance: of Newton's method for z_L, in the sum over samples; see `cross_entropy_prox`.
-        weight_std: standard deviation of the initial weights and biases.
-        seed: of the initial weights and biases; the global generator is not used.
+        inputs: the samples, shape (N, d), or N images of d pixels; float32 or float64.
+        targets: the labels, shape (N,), or for the squared loss also the values, shape (N, K).
+        hidden: the widths of the hidden layers.
+        rho: ρ, the penalty, above 0 (default 1e-6).
+        tau: τ, the inverse step length at which the doubling for a_l starts, above 0 (default 1).
+        theta: θ, the inverse step length at which the doubling for W_l starts, above 0
+            (default 1).
+        scheduled: whether ρ, τ and θ follow the schedule (default True).
+        shared: the options that `LayerwiseSolver` describes. Here `loss` is `cross_entropy` by
+            default, `tolerance` 1e-3 and `weight_std` 0.1, which is that of the biases too.
 
     Raises:
-        OptionError: an option or the data is of no use.
+        UnknownOptionError: a keyword is no option of this method; the message lists those that are.
+        OptionError: an option has an impossible value, or the data cannot be trained on.
 
     Examples:
         >>> inputs = torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.0, 2.0], [2.0, 0.0]])
@@ -74,6 +74,7 @@ class DLADMM(LayerwiseSolver):
         tensor([0, 1, 0, 1])
     """
 
+    default_tolerance: ClassVar[float] = 1e-3
     _state: ClassVar[tuple[str, ...]] = (
         *LayerwiseSolver._state,
         *("u", "rho", "tau", "theta", "recent_losses"),
@@ -86,35 +87,16 @@ class DLADMM(LayerwiseSolver):
         targets: Tensor,
         hidden: Sequence[int],
         *,
-        activation: str = "relu",
-        negative_slope: float = 0.01,
-        loss: str = "cross_entropy",
-        outputs: int | None = None,
         rho: float = 1e-6,
         tau: float = 1.0,
         theta: float = 1.0,
         scheduled: bool = True,
-        tolerance: float = 1e-3,
-        weight_std: float = 0.1,
-        seed: int = 0,
+        **shared: Unpack[NetworkOptions],
     ) -> None:
-        super().__init__(
-            inputs,
-            targets,
-            hidden,
-            activation=activation,
-            negative_slope=negative_slope,
-            loss=loss,
-            outputs=outputs,
-            weight_std=weight_std,
-            seed=seed,
-            rho=rho,
-            tau=tau,
-            theta=theta,
-        )
+        super().__init__(inputs, targets, hidden, rho=rho, tau=tau, theta=theta, **shared)
         self.rho, self.tau, self.theta = rho, tau, theta
-        self.scheduled, self.tolerance = scheduled, tolerance
-        self.biases = [self._normal(1, len(b))[0].mul_(weight_std) for b in self.biases]
+        self.scheduled = scheduled
+        self.biases = [self._normal(1, len(b))[0].mul_(self.weight_std) for b in self.biases]
         self._start_from_forward_pass()
         self._start_from_targets()
         self.u = torch.zeros_like(self.z[-1])
@@ -146,7 +128,7 @@ class DLADMM(LayerwiseSolver):
         return progress
 
     def _scaled_residual(self, layer: int) -> Tensor:
-        """m_l − z_l − u/ρ: the derivative of the quadratic terms by m_l, over ρ."""
+        """Return m_l − z_l − u/ρ, the derivative of the quadratic terms by m_l, divided by ρ."""
         residual = self._residual(layer)
         if layer + 1 == self.depth:
             residual.sub_(self.u, alpha=1 / self.rho)
@@ -178,7 +160,7 @@ class DLADMM(LayerwiseSolver):
         m.sub_(change, alpha=1 / alpha)
 
     def _update_first_weight(self) -> None:
-        """Both steps of W_1, which follow one another, for two products with all samples.
+        """Take both steps of W_1, which follow one another, for two products with all samples.
 
         The first step changes the gradient by its product with the constant Gram matrix.
         """
@@ -191,7 +173,7 @@ class DLADMM(LayerwiseSolver):
         self._multiply(0)
 
     def _update_activation(self, layer: int) -> None:
-        """a[layer], between h(z[layer − 1]) and the residual of the layer that reads it."""
+        """Update a[layer], which lies between h(z[layer − 1]) and the residual of its reader."""
         a, m, weight = self.a[layer], self.m[layer], self.weights[layer]
         g = activation_gap(a, self.z[layer - 1], self.slope, self._buffer("h", a.shape[1]))
         g.addmm_(self._scaled_residual(layer), weight)  # over ρ

@@ -22,27 +22,39 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from samt.baselines.hypergradient_base import HypergradientDescent, State
-from samt.baselines.hypergradient_rule import Group, Tensors, squared_norm
+from samt.baselines.hypergradient_base import (
+    SHARED_OPTIONS,
+    Group,
+    HypergradientDescent,
+    State,
+    Tensors,
+)
+from samt.options import BETAS, NOT_NEGATIVE, SHARE, Options, only
+
+_SGD_OPTIONS: Options = {**SHARED_OPTIONS, "momentum": SHARE}
+_ADAM_OPTIONS: Options = {**SHARED_OPTIONS, "betas": BETAS, "eps": NOT_NEGATIVE}
 
 
 class SGDHD(HypergradientDescent):
     """SGD with hypergradient descent (SGD-HD of Baydin et al. 2018).
 
-    Without momentum u = g; with it u = m, m ← momentum · m + g, as in `torch.optim.SGD`, which
-    `hypergrad_lr=0` is.
+    Without momentum u = g. With momentum u = m and m ← momentum · m + g, as in
+    `torch.optim.SGD`: `hypergrad_lr=0` makes the two optimizers equal.
 
     Args:
-        params: parameters or param groups; each group learns an α of its own.
-        lr: initial α.
-        hypergrad_lr: β. With the additive rule the step in α grows with ‖g‖²: the paper uses
-            1e-3 for networks with cross-entropy; losses with large gradients need far less.
-        rule: `additive`, or `multiplicative`, in which β does not depend on the loss's scale.
-        momentum: factor of the momentum, 0 for none.
-        weight_decay: L2 penalty, added to the gradient, in the dot product too.
+        params: the parameters or param groups; each group learns an α of its own.
+        lr: the initial α, a number or a tensor of one element (default 0.001).
+        hypergrad_lr: β, the step size with which α is learned (default 0.001). With the additive
+            rule the step in α grows with ‖g‖²: the paper uses 1e-3 for networks with
+            cross-entropy; losses with large gradients need far less.
+        rule: the rule by which α is learned: `additive` (default), or `multiplicative`, in which
+            β does not depend on the scale of the loss.
+        momentum: the factor of the momentum, at least 0 and below 1 (default 0: no momentum).
+        weight_decay: the factor of the L2 penalty, which is added to the gradient and so counts
+            in the dot product too (default 0).
 
     Raises:
-        OptionError: an option has an impossible value.
+        SAMTError: an option is unknown or has an impossible value.
 
     Examples:
         >>> import torch
@@ -57,6 +69,9 @@ class SGDHD(HypergradientDescent):
         tensor(0.1320)
     """
 
+    options = _SGD_OPTIONS
+
+    @only("params", *_SGD_OPTIONS)
     def __init__(
         self,
         params: ParamsT,
@@ -76,14 +91,8 @@ class SGDHD(HypergradientDescent):
         }
         super().__init__(params, defaults)
 
-    def _complete(self, state: State, parameter: Tensor, group: Group) -> None:
-        super()._complete(state, parameter, group)
-        if group["momentum"] != 0 and "momentum_buffer" not in state:
-            state["momentum_buffer"] = torch.zeros_like(parameter)
-
-    def _bounds(self, group: Group, states: list[State], length: float) -> tuple[float, float]:
-        known = group["momentum"] * _length(states, "momentum_buffer") if group["momentum"] else 0
-        return known + length, known + 2 * length  # Nesterov's u has g twice
+    def _moments(self, group: Group) -> tuple[str, ...]:
+        return ("momentum_buffer",) if group["momentum"] != 0 else ()
 
     def _update(self, group: Group, states: list[State], g: Tensors, u: Tensors) -> None:
         if group["momentum"] == 0:
@@ -95,26 +104,29 @@ class SGDHD(HypergradientDescent):
         self._direction(group, g, m, u)
 
     def _direction(self, group: Group, g: Tensors, m: Tensors, u: Tensors) -> None:
-        """u from the momentum m."""
+        """Write u, made from the momentum m."""
         torch._foreach_copy_(u, m)
 
 
 class SGDNesterovHD(SGDHD):
     """SGD with Nesterov momentum and hypergradient descent (SGDN-HD of Baydin et al. 2018).
 
-    u = g + momentum · m with m ← momentum · m + g: `torch.optim.SGD(nesterov=True)`, which
-    `hypergrad_lr=0` is.
+    Here u = g + momentum · m and m ← momentum · m + g, as in `torch.optim.SGD(nesterov=True)`:
+    `hypergrad_lr=0` makes the two optimizers equal.
 
     Args:
-        params: parameters or param groups; each group learns an α of its own.
-        lr: initial α.
-        hypergrad_lr: β, as in `SGDHD`.
-        rule: `additive` or `multiplicative`.
-        momentum: factor of the momentum.
-        weight_decay: L2 penalty, added to the gradient.
+        params: the parameters or param groups; each group learns an α of its own.
+        lr: the initial α, a number or a tensor of one element (default 0.001).
+        hypergrad_lr: β, the step size with which α is learned (default 0.001); `SGDHD` says how
+            large it may be.
+        rule: the rule by which α is learned: `additive` (default), or `multiplicative`, in which
+            β does not depend on the scale of the loss.
+        momentum: the factor of the momentum, at least 0 and below 1 (default 0.9).
+        weight_decay: the factor of the L2 penalty, which is added to the gradient and so counts
+            in the dot product too (default 0).
 
     Raises:
-        OptionError: an option has an impossible value.
+        SAMTError: an option is unknown or has an impossible value.
 
     Examples:
         >>> import torch
@@ -127,6 +139,7 @@ class SGDNesterovHD(SGDHD):
         tensor([0.7000])
     """
 
+    @only("params", *_SGD_OPTIONS)
     def __init__(
         self,
         params: ParamsT,
@@ -149,21 +162,27 @@ class SGDNesterovHD(SGDHD):
 class AdamHD(HypergradientDescent):
     """Adam with hypergradient descent (Adam-HD of Baydin et al. 2018).
 
-    u = m̂ / (√v̂ + eps) with the bias-corrected moments of `torch.optim.Adam`, which
-    `hypergrad_lr=0` is, to rounding. One buffer more than Adam: u lives where Adam has a
-    temporary.
+    Here u = m̂ / (√v̂ + eps) with the bias-corrected moments of `torch.optim.Adam`:
+    `hypergrad_lr=0` makes the two optimizers equal, up to rounding. There is one buffer more than
+    in Adam, because u is kept for the next step. An element of the gradient whose square
+    overflows stops its weight.
 
     Args:
-        params: parameters or param groups; each group learns an α of its own.
-        lr: initial α.
-        hypergrad_lr: β; the paper uses 1e-7 for MLPs and 1e-8 for VGG.
-        rule: `additive` or `multiplicative`.
-        betas: decay of the first and of the second moment.
-        eps: added to √v̂.
-        weight_decay: L2 penalty, added to the gradient, in the dot product too.
+        params: the parameters or param groups; each group learns an α of its own.
+        lr: the initial α, a number or a tensor of one element (default 0.001).
+        hypergrad_lr: β, the step size with which α is learned (default 1e-7); the paper uses 1e-7
+            for MLPs and 1e-8 for VGG.
+        rule: the rule by which α is learned: `additive` (default), or `multiplicative`, in which
+            β does not depend on the scale of the loss.
+        betas: the decay factors of the first and of the second moment, each at least 0 and
+            below 1 (default (0.9, 0.999)).
+        eps: the number that is added to √v̂, 0 or more (default 1e-8). With 0 a weight whose
+            gradients have all been zero becomes NaN, as in torch.
+        weight_decay: the factor of the L2 penalty, which is added to the gradient and so counts
+            in the dot product too (default 0).
 
     Raises:
-        OptionError: an option has an impossible value.
+        SAMTError: an option is unknown or has an impossible value.
 
     Examples:
         >>> import torch
@@ -176,6 +195,9 @@ class AdamHD(HypergradientDescent):
         tensor([0.9000])
     """
 
+    options = _ADAM_OPTIONS
+
+    @only("params", *_ADAM_OPTIONS)
     def __init__(
         self,
         params: ParamsT,
@@ -197,22 +219,13 @@ class AdamHD(HypergradientDescent):
         }
         super().__init__(params, defaults)
 
-    def _complete(self, state: State, parameter: Tensor, group: Group) -> None:
-        super()._complete(state, parameter, group)
-        if "step" not in state:
-            state["step"] = 0
-            state["exp_avg"] = torch.zeros_like(parameter)
-            state["exp_avg_sq"] = torch.zeros_like(parameter)
-
-    def _bounds(self, group: Group, states: list[State], length: float) -> tuple[float, float]:
-        moment = _length(states, "exp_avg") + length
-        smallest = group["eps"] * (1 - group["betas"][0])  # u's denominator, where v is zero
-        return moment, moment / smallest if smallest else math.inf
+    def _moments(self, group: Group) -> tuple[str, ...]:
+        return "exp_avg", "exp_avg_sq"
 
     def _update(self, group: Group, states: list[State], g: Tensors, u: Tensors) -> None:
         beta1, beta2 = group["betas"]
         for state in states:
-            state["step"] += 1
+            state["step"] = int(state.get("step", 0)) + 1
         m = [state["exp_avg"] for state in states]
         v = [state["exp_avg_sq"] for state in states]
         torch._foreach_lerp_(m, g, 1 - beta1)
@@ -228,9 +241,3 @@ class AdamHD(HypergradientDescent):
         torch._foreach_add_(u, [group["eps"] * correction for correction in corrections1])
         torch._foreach_reciprocal_(u)
         torch._foreach_mul_(u, m)
-
-
-def _length(states: list[State], moment: str) -> float:
-    """Of a moment, of as many tensors as have one."""
-    known = [state[moment] for state in states if moment in state]
-    return math.sqrt(squared_norm(known)) if known else 0.0

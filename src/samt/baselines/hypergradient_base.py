@@ -1,256 +1,386 @@
-"""What the methods of hypergradient descent share: learning α, and refusing what overflows."""
+"""What the methods of hypergradient descent share: the life cycle of a step, and learning α.
+
+Whatever somebody does to groups, state or parameters between two steps is found at the next step:
+what can follow follows, and the rest is a named error, before anything moves.
+"""
 
 from __future__ import annotations
 
-import copy
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
+from torch.optim.optimizer import ParamsT
 
-from samt.auto.finite import is_read_late
-from samt.baselines.hypergradient_rule import (
-    RULES,
-    Group,
-    Tensors,
-    learned_lr,
-    next_lr,
-    squared_norm,
+from samt.block_optimizer import never_compiled
+from samt.errors import (
+    CheckpointMismatchError,
+    StateMismatchError,
+    UnsupportedGradientError,
+    listed,
 )
-from samt.errors import OptionError, UnsupportedGradientError, suggestion
+from samt.options import (
+    NOT_NEGATIVE,
+    NOTES,
+    RATE,
+    Option,
+    Options,
+    check,
+    make_plain,
+    refuse_unknown,
+    word,
+)
+from samt.partition import plain_name, without_duplicates
 from samt.tensors.finite import refuse_unless_finite
+from samt.tensors.refusals import refuse_several_devices, refuse_sparse, refuse_unreal
 
+Tensors: TypeAlias = list[Tensor]
+Group: TypeAlias = dict[str, Any]
 State: TypeAlias = dict[str, Any]
+
+RULES = ("additive", "multiplicative")
+SHARED_OPTIONS: Options = {
+    "lr": RATE,
+    "hypergrad_lr": NOT_NEGATIVE,
+    "rule": word(*RULES),
+    "weight_decay": NOT_NEGATIVE,
+}
+# The additive rule may learn a negative α. A tensor that is not finite shows in the next α.
+_LEARNED = Option("one number", lambda value: value.numel() == 1 and not value.is_complex())
+_NOTES = NOTES | {"calls"}  # what a group may hold beside its options
+_CURE = "lower lr or hypergrad_lr, or look for bad values in the batch"
 
 
 class _Prepared(NamedTuple):
-    """A step on a group."""
+    """What a step on a group needs; nothing has moved yet."""
 
-    gradients: Tensors  # of the parameters that have one, weight decay included
+    parameters: Tensors  # those that have a gradient
+    gradients: Tensors  # weight decay included
     lr: Tensor  # the new α
-    cannot_overflow: bool = True  # or nobody looks
 
 
 class HypergradientDescent(torch.optim.Optimizer, ABC):
     """What `SGDHD`, `SGDNesterovHD` and `AdamHD` share: learning α, one for each param group.
 
-    `lr` of a group is the learned α, a tensor without dimensions on the group's device, which no
-    step reads on the host; `float(group["lr"])` shows it. LR schedulers of torch write into it:
-    those that multiply (ExponentialLR, StepLR, CosineAnnealingLR, ReduceLROnPlateau) anneal what
-    was learned, those that assign (LambdaLR, OneCycleLR) replace it.
+    `lr` of a group is the learned α, a tensor without dimensions on the group's device;
+    `float(group["lr"])` shows it. LR schedulers of torch write into it: those that multiply
+    (ExponentialLR, StepLR, CosineAnnealingLR, ReduceLROnPlateau) anneal what was learned, those
+    that assign (LambdaLR, OneCycleLR) replace it.
 
-    What the multiplicative rule learns from is a cosine. Where ‖g‖ or ‖u‖ is so short that its
-    square vanishes (3e-16 in float32), there is none, and α stays.
+    The multiplicative rule learns from a cosine. Where ‖g‖ or ‖u‖ is so short that its square
+    vanishes (3e-16 in float32), there is none, and α stays as it is.
 
     A parameter without a gradient is neither moved nor part of the dot products of this step and
     the next. The α of the additive rule may become negative, as in the paper; that of the
     multiplicative one cannot while `hypergrad_lr` is below 1.
+
+    Args:
+        params: the parameters or param groups.
+        defaults: the options and their values.
     """
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
+    options: ClassVar[Options]
+
+    def __init__(self, params: ParamsT, defaults: Group) -> None:
+        make_plain(defaults, self.options)
+        check(defaults, self.options)
+        super().__init__(params, defaults)
+
+    @abstractmethod
+    def _moments(self, group: Group) -> tuple[str, ...]:
+        """Return the names of the tensors that a parameter's state holds beside its last update."""
+
+    @abstractmethod
+    def _update(self, group: Group, states: list[State], g: Tensors, u: Tensors) -> None:
+        """Write u_t over u_{t−1}, and bring the moments up to date.
+
+        Args:
+            group: the options.
+            states: the states of the parameters that have a gradient.
+            g: the gradients g_t, weight decay included.
+            u: the tensors u_{t−1} of the states, which become u_t.
+        """
+
+    def add_param_group(self, param_group: Group) -> None:
         """Add a group with an α of its own.
 
         Args:
             param_group: `params`, and optionally any option.
 
         Raises:
-            OptionError: an option has an impossible value.
-            UnsupportedGradientError: a parameter is complex or not floating-point.
+            SAMTError: an option is unknown or has an impossible value, the group lies on several
+                devices, or a parameter is complex or in a group already; the optimizer is then
+                what it was before.
         """
-        _check({**self.defaults, **param_group})
-        super().add_param_group(param_group)
+        refuse_unknown(param_group, self.options, type(self).__name__, notes=_NOTES)
+        super().add_param_group(without_duplicates(param_group, self.param_groups))
         group = self.param_groups[-1]
         try:
-            for parameter in group["params"]:
-                if not parameter.is_floating_point():
-                    raise UnsupportedGradientError(
-                        f"{type(self).__name__} needs real floating-point parameters, not "
-                        f"{parameter.dtype}: give the others to another optimizer"
-                    )
-            if len({parameter.device for parameter in group["params"]}) > 1:
-                raise OptionError("a group lies on several devices: make one group per device")
+            make_plain(group, self.options)
+            check(group, self.options)
+            if isinstance(group["lr"], Tensor):
+                group["lr"] = group["lr"].detach().clone()  # groups and caller do not share one
+            self._prepare_group(group, len(self.param_groups) - 1)
         except Exception:
             self.param_groups.pop()
             raise
-        if isinstance(group["lr"], Tensor):
-            group["lr"] = group["lr"].detach().clone()  # groups and caller do not share one
-        learned_lr(group)
 
+    @never_compiled
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Learn every group's α from its gradients, then step with it.
 
         Args:
-            closure: as in torch: evaluates the loss once, with `zero_grad` and `backward`.
+            closure: a function that evaluates the loss once, with `zero_grad` and `backward`, as
+                in torch; without it the gradients that are there count.
 
         Returns:
-            What the closure returns.
+            What the closure returns, or None.
 
         Raises:
-            UnsupportedGradientError: a gradient is sparse; nothing was changed.
-            NonFiniteLossError: a gradient, a learned α, or a weight or moment that the step would
-                make is NaN or infinite; nothing was changed. An accelerator is not waited for,
-                and to take a step back there would be another pass over memory: nothing is
-                refused, and as in torch.optim such numbers go on into weights and state. With
-                `AdamHD` an element of the gradient whose square overflows stops its weight.
+            NonFiniteLossError: the squared norm of a group's gradient (weight decay included) or
+                the α that the group learns is NaN or infinite.
+            SAMTError: a gradient is sparse, or somebody has edited a group, the state or a
+                parameter in a way that does not fit. In all cases nothing has moved.
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for group in self.param_groups:
-            if any(p.grad is not None and p.grad.layout != torch.strided for p in group["params"]):
-                raise UnsupportedGradientError(
-                    f"{type(self).__name__} does not support sparse gradients: build the "
-                    "embedding with sparse=False"
-                )
-        prepared = [self._prepared(group, index) for index, group in enumerate(self.param_groups)]
-        if all(ready.cannot_overflow for ready in prepared):
-            self._step_groups(prepared)
-        else:
-            self._step_groups_or_take_back(prepared)
+        # State that is made in inference mode could not be stepped outside of it.
+        with torch.inference_mode(False), torch.no_grad():
+            for index, group in enumerate(self.param_groups):
+                self._check_group(group, index)
+            prepared = [self._prepare(group, i) for i, group in enumerate(self.param_groups)]
+            for group, ready in zip(self.param_groups, prepared, strict=True):
+                group["calls"] = group.get("calls", 0) + 1
+                self._step_group(group, ready)
         return loss
 
-    def _prepared(self, group: Group, index: int) -> _Prepared:
-        """What a step on a group needs; nothing of the group has changed yet."""
+    def _check_group(self, group: Group, index: int) -> None:
+        """Refuse what no step can work with, and let state and α follow their parameters."""
+        make_plain(group, self.options)
+        is_learned = isinstance(group.get("lr"), Tensor)
+        check(group, {**self.options, "lr": _LEARNED} if is_learned else self.options)
+        self._prepare_group(group, index)
+        for parameter in group["params"]:
+            gradient = parameter.grad
+            refuse_sparse(gradient)
+            if gradient is not None and gradient.shape != parameter.shape:
+                raise UnsupportedGradientError(
+                    f"a gradient of shape {tuple(gradient.shape)} is left of a parameter in block "
+                    f"{_title(group, index)!r} that has shape {tuple(parameter.shape)} now: call "
+                    "optimizer.zero_grad() and compute it again"
+                )
+            if self.state.get(parameter):
+                self._adapt_state(parameter, group, _title(group, index))
+
+    def _prepare_group(self, group: Group, index: int) -> None:
+        """Refuse parameters that cannot be trained, and put α where the others are."""
+        trained = [p for p in group["params"] if self._takes_part(p)]
+        for parameter in trained:
+            refuse_unreal(parameter, _title(group, index))
+        refuse_several_devices(trained, _title(group, index))
+        _place_lr(group, trained or group["params"])
+
+    def _takes_part(self, parameter: Tensor) -> bool:
+        """Return whether a parameter is trained, or has been."""
+        if parameter.requires_grad or bool(self.state.get(parameter)):
+            return True
+        return not is_lazy(parameter) and parameter.grad is not None
+
+    def _adapt_state(self, parameter: Tensor, group: Group, block: str) -> None:
+        """Bring state to the precision and device of its parameter.
+
+        Raises:
+            StateMismatchError: the state has another shape.
+        """
+        state = self.state[parameter]
+        for key in filter(state.__contains__, self._tensors(group)):
+            value = state[key]
+            if value.shape != parameter.shape:
+                raise StateMismatchError(
+                    f"{key!r} of a parameter in block {block!r} has shape {tuple(value.shape)}, "
+                    f"the parameter has {tuple(parameter.shape)}: to start it anew, delete "
+                    "optimizer.state[parameter]"
+                )
+            if value.dtype != parameter.dtype or value.device != parameter.device:
+                state[key] = value.to(parameter.device, parameter.dtype)
+
+    def _prepare(self, group: Group, index: int) -> _Prepared:
+        """Learn α; raise NonFiniteLossError if the gradient or α is not finite."""
         parameters = [p for p in group["params"] if p.grad is not None]
-        gradients = [p.grad for p in parameters if p.grad is not None]
+        gradients = [p.grad.to(p.dtype) for p in parameters if p.grad is not None]
         if not parameters:
-            return _Prepared([], learned_lr(group))
+            return _Prepared([], [], group["lr"])
         if group["weight_decay"] != 0:
             decay = group["weight_decay"]
             gradients = list(torch._foreach_add(gradients, parameters, alpha=decay))
-        late = is_read_late(gradients[0].device)
-        square = math.nan if late else float(squared_norm(gradients))
-        if not late:
-            _refuse("the squared norm of the gradient", square, group, index)
         states = [self.state.get(p, {}) for p in parameters]
         known = [
             state["previous_update"] if "previous_update" in state else torch.zeros_like(p)
             for state, p in zip(states, parameters, strict=True)
         ]
         lr = next_lr(group, gradients, known)
-        if late:
-            return _Prepared(gradients, lr)
-        _refuse("the learned lr", lr, group, index)
-        types = [torch.finfo(p.dtype) for p in parameters]
-        most, rounding = min(t.max for t in types), min(t.max * t.eps for t in types)
-        moment, update = self._bounds(group, states, math.sqrt(square))
-        # A weight is finite, and so it stays if what is added is less than its rounding error.
-        fine = max(square, moment) < most and abs(float(lr)) * update < rounding / 4
-        return _Prepared(gradients, lr, fine)
+        numbers = {
+            "the squared norm of the gradient": _squared_norm(gradients),
+            "the learned lr": lr,
+        }
+        for what, number in numbers.items():
+            block, step = group.get("name", index), group.get("calls", 0)
+            refuse_unless_finite(number, what, block, step, _CURE)
+        return _Prepared(parameters, gradients, lr)
 
-    def _step_groups(self, prepared: Sequence[_Prepared]) -> None:
-        for group, ready in zip(self.param_groups, prepared, strict=True):
-            group["calls"] = group.get("calls", 0) + 1
-            self._step_group(group, ready.gradients, ready.lr)
-
-    def _step_groups_or_take_back(self, prepared: Sequence[_Prepared]) -> None:
-        """A step at numbers so large, or an eps so small, that something may overflow."""
-        parameters = [p for group in self.param_groups for p in group["params"]]
-        weights = [p.clone() for p in parameters]
-        states = {p: copy.deepcopy(self.state[p]) for p in parameters if p in self.state}
-        groups = [{**group, "lr": learned_lr(group).clone()} for group in self.param_groups]
-        self._step_groups(prepared)
-        found = [self._not_finite(group) for group in self.param_groups]
-        if all(number is None for number in found):
-            return
-        torch._foreach_copy_(parameters, weights)
-        for parameter in parameters:
-            self.state.pop(parameter, None)
-        self.state.update(states)
-        for group, before in zip(self.param_groups, groups, strict=True):
-            group.clear()
-            group.update(before)
-        for index, (group, number) in enumerate(zip(self.param_groups, found, strict=True)):
-            if number is not None:
-                _refuse("a weight or moment after the step", number, group, index)
-
-    def _not_finite(self, group: Group) -> float | None:
-        """One of a group's numbers that is none."""
+    def _step_group(self, group: Group, ready: _Prepared) -> None:
         for parameter in group["params"]:
-            for tensor in (parameter, *self.state.get(parameter, {}).values()):
-                if isinstance(tensor, Tensor) and not bool(tensor.isfinite().all()):
-                    return float(tensor[~tensor.isfinite()][0])
-        return None
-
-    def _step_group(self, group: Group, gradients: Tensors, new_lr: Tensor) -> None:
-        idle = [self.state[p] for p in group["params"] if p.grad is None and p in self.state]
-        if idle:  # α does not act through a parameter that is not moved
-            torch._foreach_zero_([state["previous_update"] for state in idle])
-        parameters = [p for p in group["params"] if p.grad is not None]
-        if not parameters:
+            if parameter.grad is None and "previous_update" in self.state.get(parameter, {}):
+                # α does not act through a parameter that is not moved.
+                self.state[parameter]["previous_update"].zero_()
+        if not ready.parameters:
             return
-        for parameter in parameters:
-            self._complete(self.state[parameter], parameter, group)
-        states = [self.state[p] for p in parameters]
+        states = [self._complete_state(p, group) for p in ready.parameters]
         updates = [state["previous_update"] for state in states]
-        lr = learned_lr(group).copy_(new_lr)
-        self._update(group, states, gradients, updates)
-        weights = [p.to(lr.dtype) for p in parameters]  # themselves, but for low precision
+        lr = group["lr"] = ready.lr  # a new tensor: somebody may hold the last one
+        self._update(group, states, ready.gradients, updates)
+        weights = [p.to(lr.dtype) for p in ready.parameters]  # themselves, but for low precision
         # Not alpha=-lr, which would read lr on the host; on a CPU it is what SGD computes.
         torch._foreach_addcmul_(weights, updates, [lr] * len(updates), value=-1)
-        for parameter, weight in zip(parameters, weights, strict=True):
+        for parameter, weight in zip(ready.parameters, weights, strict=True):
             if weight is not parameter:
                 parameter.copy_(weight)
 
-    def _complete(self, state: State, parameter: Tensor, group: Group) -> None:
-        """Add what a parameter's state does not hold yet."""
-        if "previous_update" not in state:
-            state["previous_update"] = torch.zeros_like(parameter)
+    def _tensors(self, group: Group) -> tuple[str, ...]:
+        """Return the names of those tensors in a parameter's state that have its shape."""
+        return ("previous_update", *self._moments(group))
 
-    @abstractmethod
-    def _bounds(self, group: Group, states: list[State], length: float) -> tuple[float, float]:
-        """What no element of the new moments, and none of u_t, is above.
+    def _complete_state(self, parameter: Tensor, group: Group) -> State:
+        """Return the state of a parameter, with zeros for what was not there yet."""
+        state: State = self.state.get(parameter, {})
+        for key in self._tensors(group):
+            if key not in state:
+                state[key] = torch.zeros_like(parameter)
+        self.state[parameter] = state
+        return state
 
-        Args:
-            group: the options.
-            states: of the parameters that have a gradient, as they are before the step.
-            length: ‖g_t‖.
-        """
-
-    @abstractmethod
-    def _update(self, group: Group, states: list[State], g: Tensors, u: Tensors) -> None:
-        """Write u_t over u_{t−1}, and bring the state up to date.
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load as torch does: by the order of groups and parameters, whatever their names are.
 
         Args:
-            group: the options.
-            states: of the parameters that have a gradient.
-            g: g_t, weight decay included.
-            u: what is written to.
+            state_dict: what `state_dict` returned.
+
+        Raises:
+            CheckpointMismatchError: it was written by another method, or for other parameters;
+                the optimizer is what it was before.
         """
+        hook = self.register_load_state_dict_pre_hook(_refuse_other_structure)  # after all others
+        names = [group.get("param_names") for group in self.param_groups]
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            hook.remove()
+        for group, own in zip(self.param_groups, names, strict=True):
+            group.pop("param_names", None)
+            if own is not None:
+                group["param_names"] = own
 
 
-def _refuse(what: str, number: Tensor | float, group: Group, index: int) -> None:
-    block, step = group.get("name", index), group.get("calls", 0)
-    cure = "lower lr or hypergrad_lr, or look for bad values in the batch"
-    refuse_unless_finite(number, what, block, step, cure)
+def next_lr(group: Group, gradients: Tensors, updates: Tensors) -> Tensor:
+    """Return the α of a group, after one step of α by the rule.
+
+    Args:
+        group: the options; `lr` is a tensor.
+        gradients: the gradients g_t, weight decay included.
+        updates: the updates u_{t−1} of the same parameters.
+    """
+    lr, beta = group["lr"], group["hypergrad_lr"]
+    descent = _dot(gradients, updates, lr.dtype)  # −∂f/∂α
+    if group["rule"] == "additive":
+        return lr.add(descent, alpha=beta)
+    squares = [_dot(tensors, tensors, lr.dtype) for tensors in (gradients, updates)]
+    limits = torch.finfo(lr.dtype)
+    # Below, the squares are rounded to nothing, and what is left of them is no direction.
+    lasting = torch.minimum(*squares) > limits.tiny / limits.eps
+    lengths = squares[0].sqrt() * squares[1].sqrt()
+    overflow = lengths - lengths  # is 0, or NaN, so that no infinite length makes a cosine of 0
+    return lr.mul(1 + beta * torch.where(lasting, (descent + overflow) / lengths, 0))
 
 
-def _check(group: Group) -> None:
-    """Raise OptionError for an option with an impossible value."""
-    for name in ("lr", "hypergrad_lr", "weight_decay", "eps"):
-        value = group.get(name, 0)
-        if isinstance(value, Tensor) and value.numel() == 1:
-            value = value.item()
-        if not (_is_number(value) and 0 <= value < math.inf):
-            raise OptionError(f"{name} must be a finite number, 0 or more, not {value!r}")
-    betas = group.get("betas", (0, 0))
-    if not (isinstance(betas, tuple | list) and len(betas) == 2 and all(map(_is_share, betas))):
-        raise OptionError(f"betas must be two numbers, at least 0 and below 1, not {betas!r}")
-    if not _is_share(group.get("momentum", 0)):
-        raise OptionError(f"momentum must be at least 0 and below 1, not {group['momentum']!r}")
-    if group["rule"] not in RULES:
-        cure = suggestion(str(group["rule"]), RULES)
-        raise OptionError(f"unknown rule {group['rule']!r}: {cure}")
+def _place_lr(group: Group, parameters: Tensors) -> None:
+    """Make `lr` a tensor where, and as precise as, the parameters need it."""
+    device = parameters[0].device if parameters else torch.device("cpu")
+    wide = any(parameter.dtype == torch.float64 for parameter in parameters)
+    dtype = torch.float64 if wide else torch.float32
+    lr = group["lr"]
+    # Whoever builds an optimizer in inference mode may step it outside.
+    with torch.inference_mode(False), torch.no_grad():
+        if not isinstance(lr, Tensor):
+            group["lr"] = torch.full((), lr, device=device, dtype=dtype)
+        else:
+            lr = lr.clone() if lr.is_inference() else lr.detach()
+            group["lr"] = lr.to(device, dtype).reshape(())
 
 
-def _is_share(value: Any) -> bool:
-    return _is_number(value) and 0 <= value < 1
+def _title(group: Group, index: int) -> str:
+    """Return the name of a group, or its number."""
+    return str(group.get("name", index))
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _squared_norm(gradients: Tensors) -> Tensor:
+    """Return ‖g‖² of one or more tensors, taken as one vector."""
+    dtype = torch.promote_types(gradients[0].dtype, torch.float32)  # a float16 norm overflows
+    return torch.stack(list(torch._foreach_norm(gradients, dtype=dtype))).square().sum()
+
+
+def _dot(ones: Tensors, others: Tensors, dtype: torch.dtype) -> Tensor:
+    """Return the dot product of two lists of tensors, each taken as one vector."""
+    products = [
+        torch.dot(one.flatten().to(dtype), other.flatten().to(dtype))
+        for one, other in zip(ones, others, strict=True)
+    ]
+    return torch.stack(products).sum()
+
+
+def _refuse_other_structure(optimizer: Any, state_dict: dict[str, Any]) -> None:
+    """Raise CheckpointMismatchError for a state dict that does not fit."""
+    name, groups = type(optimizer).__name__, optimizer.param_groups
+    saved, state = state_dict.get("param_groups"), state_dict.get("state")
+    if (
+        not isinstance(saved, list)
+        or not isinstance(state, dict)
+        or any(option not in group for group in saved for option in (*optimizer.options, "params"))
+    ):
+        raise CheckpointMismatchError(
+            f"this is no state dict of {name}: give what its optimizer.state_dict() returned"
+        )
+    sizes, saved_sizes = ([len(group["params"]) for group in gs] for gs in (groups, saved))
+    if sizes != saved_sizes:
+        raise CheckpointMismatchError(
+            f"the state dict has groups of {saved_sizes} parameters, the optimizer of {sizes}: "
+            "build it with the groups that the state dict was saved with"
+        )
+    moved = [name for own, other in zip(groups, saved, strict=True) for name in _moved(own, other)]
+    if moved:
+        raise CheckpointMismatchError(
+            f"the state dict has parameters in another order ({listed(moved)}), and they are "
+            "matched by order: build the optimizer with the order that it was saved with"
+        )
+    for group, other in zip(groups, saved, strict=True):
+        for parameter, index in zip(group["params"], other["params"], strict=True):
+            tensors = {} if is_lazy(parameter) else state.get(index, {})
+            for key in filter(tensors.__contains__, optimizer._tensors(other)):
+                if tensors[key].shape != parameter.shape:
+                    raise CheckpointMismatchError(
+                        f"{key!r} in the state dict has shape {tuple(tensors[key].shape)}, its "
+                        f"parameter {tuple(parameter.shape)}: build the model it was saved with"
+                    )
+
+
+def _moved(own: Group, saved: Group) -> list[str]:
+    """Return the names that both groups have, and not in the same place."""
+    ours, theirs = (list(map(plain_name, g.get("param_names") or ())) for g in (own, saved))
+    common = {*ours} & {*theirs}
+    pairs = zip(ours, theirs, strict=False)
+    return [one for one, other in pairs if one != other and {one, other} <= common]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from samt.baselines.layerwise import LayerwiseSolver, Progress
+from samt.baselines.layerwise import LayerwiseSolver, NetworkOptions, Progress
 from samt.baselines.proximal import (
     activation_gap,
     backtracked,
@@ -21,6 +21,9 @@ from samt.baselines.proximal import (
     squared_distance,
 )
 from samt.errors import OptionError
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["MDLAM"]
 
@@ -49,25 +52,22 @@ class MDLAM(LayerwiseSolver):
     max_curvature=1024` is its plain form, with the bias.
 
     Args:
-        inputs: shape (N, d), or images of d pixels, float32 or float64.
-        targets: labels (N,), or values (N, K) for the squared loss.
-        hidden: widths of the hidden layers.
-        activation: `relu` (as published) or `leaky_relu`.
-        negative_slope: of the leaky ReLU.
-        loss: `cross_entropy` or `squared`.
-        outputs: K, by default as many as the targets show.
-        rho: ρ, penalty.
-        mu: μ, weight decay.
-        epsilon: ε of the first iteration.
-        min_epsilon: where the halving of ε ends.
-        accelerated: whether to extrapolate.
-        max_curvature: where the doubling gives up and leaves W_l or a_l as it is.
-        tolerance: of Newton's method for z_L, in the sum over samples; see `cross_entropy_prox`.
-        weight_std: standard deviation of the initial weights and biases.
-        seed: of the initial weights and biases; the global generator is not used.
+        inputs: the samples, shape (N, d), or N images of d pixels; float32 or float64.
+        targets: the labels, shape (N,), or for the squared loss also the values, shape (N, K).
+        hidden: the widths of the hidden layers.
+        rho: ρ, the penalty, above 0 (default 1e-3).
+        mu: μ, the weight decay, 0 or more (default 0.05).
+        epsilon: ε in the first iteration, above 0 (default 100).
+        min_epsilon: the value at which the halving of ε ends, above 0 (default 1e-3).
+        accelerated: whether unknowns are extrapolated (default True).
+        max_curvature: the largest inverse step length that the doubling tries, 1 or more (default
+            infinity). Where it does not majorise either, W_l or a_l stays as it is.
+        shared: the options that `LayerwiseSolver` describes. Here `loss` is `cross_entropy` by
+            default, `tolerance` 1e-4 and `weight_std` 0.1, which is that of the biases too.
 
     Raises:
-        OptionError: an option or the data is of no use.
+        UnknownOptionError: a keyword is no option of this method; the message lists those that are.
+        OptionError: an option has an impossible value, or the data cannot be trained on.
 
     Examples:
         >>> inputs = torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.0, 2.0], [2.0, 0.0]])
@@ -90,33 +90,16 @@ class MDLAM(LayerwiseSolver):
         targets: Tensor,
         hidden: Sequence[int],
         *,
-        activation: str = "relu",
-        negative_slope: float = 0.01,
-        loss: str = "cross_entropy",
-        outputs: int | None = None,
         rho: float = 1e-3,
         mu: float = 0.05,
         epsilon: float = 100.0,
         min_epsilon: float = 1e-3,
         accelerated: bool = True,
         max_curvature: float = math.inf,
-        tolerance: float = 1e-4,
-        weight_std: float = 0.1,
-        seed: int = 0,
+        **shared: Unpack[NetworkOptions],
     ) -> None:
         super().__init__(
-            inputs,
-            targets,
-            hidden,
-            activation=activation,
-            negative_slope=negative_slope,
-            loss=loss,
-            outputs=outputs,
-            weight_std=weight_std,
-            seed=seed,
-            rho=rho,
-            epsilon=epsilon,
-            min_epsilon=min_epsilon,
+            inputs, targets, hidden, rho=rho, epsilon=epsilon, min_epsilon=min_epsilon, **shared
         )
         if not 0 <= mu < math.inf or not max_curvature >= 1:
             raise OptionError(
@@ -124,8 +107,7 @@ class MDLAM(LayerwiseSolver):
             )
         self.rho, self.mu, self.epsilon, self.min_epsilon = rho, mu, epsilon, min_epsilon
         self.accelerated, self.max_curvature = accelerated, max_curvature
-        self.tolerance = tolerance
-        self.biases = [self._normal(1, len(b))[0].mul_(weight_std) for b in self.biases]
+        self.biases = [self._normal(1, len(b))[0].mul_(self.weight_std) for b in self.biases]
         self._start_from_forward_pass()
         self._start_from_targets()
         self.momentum = 1.0  # t_k
@@ -149,7 +131,9 @@ class MDLAM(LayerwiseSolver):
         return self._progress()
 
     def _update_weight(self, layer: int, omega: float) -> None:
-        """One majorised gradient step, for the products zᵀ a, aᵀ a (once, for a_0) and W a.
+        """Take one majorised gradient step, which costs the products zᵀ a, aᵀ a and W a.
+
+        The product a_0ᵀ a_0 is computed once.
 
         With the Gram matrix of a, extrapolation, line search and the comparison of F before and
         after cost nothing that grows with the number of samples.
@@ -194,7 +178,7 @@ class MDLAM(LayerwiseSolver):
             torch.maximum(z_, self._bound(a_, -self.epsilon), out=z_)
 
     def _bound(self, a: Tensor, offset: float) -> Tensor:
-        """h⁻¹(a + offset); where a ReLU has none, 0 as an upper and −∞ as a lower bound."""
+        """Return h⁻¹(a + offset), or where a ReLU has none, 0 above a and −∞ below a."""
         h = a + offset
         if self.slope:
             return torch.minimum(h, h / self.slope, out=h)
@@ -205,7 +189,7 @@ class MDLAM(LayerwiseSolver):
         )
 
     def _update_activation(self, layer: int, omega: float) -> None:
-        """a[layer], near h(z[layer − 1]) and read by the layer of the same index."""
+        """Update a[layer], which is near h(z[layer − 1]) and is read by the layer of that index."""
         a, m = self.a[layer], self.m[layer]
         gap = activation_gap(a, self.z[layer - 1], self.slope, self._buffer("h", a.shape[1]))
         if omega:
@@ -225,15 +209,15 @@ class MDLAM(LayerwiseSolver):
     def _projected_step(
         self, layer: int, gap: Tensor, ahead: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """A majorised gradient step of a from a + ahead, into |a − h(z)| ≤ ε.
+        """Take a majorised gradient step of a from a + ahead, into |a − h(z)| ≤ ε.
 
         Args:
-            layer: the one that reads a.
-            gap: a − h(z).
-            ahead: extrapolation, or None.
+            layer: the index of the layer that reads a.
+            gap: the difference a − h(z), shape (N, d_l).
+            ahead: the extrapolation of a, shape (N, d_l), or None if there is none.
 
         Returns:
-            The change of a, extrapolation included, and its product with W.
+            The change of a, extrapolation included, and the product of the change with W.
         """
         weight, residual = self.weights[layer], self._residual(layer)
         width = len(weight)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
-from samt.baselines.layerwise import LayerwiseSolver, Progress
+from samt.baselines.layerwise import LayerwiseSolver, Progress, SharedOptions
 from samt.baselines.proximal import activate, activation_prox, fit_activation, output_prox
 from samt.errors import OptionError
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["ScaledADMM"]
 
@@ -35,22 +38,19 @@ class ScaledADMM(LayerwiseSolver):
     and the hinge loss, the paper's, max(0, 1 − z) at the true class and max(0, z) elsewhere.
 
     Args:
-        inputs: shape (N, d), or images of d pixels, float32 or float64.
-        targets: labels (N,), or values (N, K) for the squared loss.
-        hidden: widths of the hidden layers.
-        activation: `relu` (as published) or `leaky_relu`.
-        negative_slope: of the leaky ReLU.
-        loss: `hinge` (as published), `squared` or `cross_entropy`, the last by Newton.
-        outputs: K, by default as many as the targets show.
-        beta: β, penalty of the pre-activations.
-        gamma: γ, penalty of the activations.
-        warm_start: iterations before u starts to move.
-        tolerance: of Newton's method for z_L, in the sum over samples; see `cross_entropy_prox`.
-        seed: of the initial z_l and a_l, which are standard normal; weights start at zero. The
-            global generator is not used.
+        inputs: the samples, shape (N, d), or N images of d pixels; float32 or float64.
+        targets: the labels, shape (N,), or for the squared loss also the values, shape (N, K).
+        hidden: the widths of the hidden layers.
+        beta: β, the penalty of the pre-activations, above 0 (default 1).
+        gamma: γ, the penalty of the activations, above 0 (default 10).
+        warm_start: the number of iterations before u starts to move, 0 or more (default 10).
+        shared: the options that `LayerwiseSolver` describes. Here `loss` is `hinge` by default, as
+            published, or `squared` or `cross_entropy`; `tolerance` is 1e-4. The weights start at
+            zero; z_l and a_l start at standard normal numbers.
 
     Raises:
-        OptionError: an option or the data is of no use.
+        UnknownOptionError: a keyword is no option of this method; the message lists those that are.
+        OptionError: an option has an impossible value, or the data cannot be trained on.
 
     Examples:
         >>> inputs = torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.0, 2.0], [2.0, 0.0]])
@@ -61,6 +61,8 @@ class ScaledADMM(LayerwiseSolver):
         tensor([0, 1, 0, 1])
     """
 
+    default_loss: ClassVar[str] = "hinge"
+    default_weight_std: ClassVar[float] = 0.0
     losses: ClassVar[tuple[str, ...]] = ("hinge", "squared", "cross_entropy")
     _state: ClassVar[tuple[str, ...]] = (*LayerwiseSolver._state, "u")
 
@@ -71,33 +73,16 @@ class ScaledADMM(LayerwiseSolver):
         targets: Tensor,
         hidden: Sequence[int],
         *,
-        activation: str = "relu",
-        negative_slope: float = 0.01,
-        loss: str = "hinge",
-        outputs: int | None = None,
         beta: float = 1.0,
         gamma: float = 10.0,
         warm_start: int = 10,
-        tolerance: float = 1e-4,
-        seed: int = 0,
+        **shared: Unpack[SharedOptions],
     ) -> None:
         if warm_start < 0:
             raise OptionError(f"warm_start must be 0 or more, not {warm_start}")
-        super().__init__(
-            inputs,
-            targets,
-            hidden,
-            activation=activation,
-            negative_slope=negative_slope,
-            loss=loss,
-            outputs=outputs,
-            weight_std=1.0,
-            seed=seed,
-            beta=beta,
-            gamma=gamma,
-        )
+        super().__init__(inputs, targets, hidden, beta=beta, gamma=gamma, **shared)
         self.beta, self.gamma = beta, gamma
-        self.warm_start, self.tolerance = warm_start, tolerance
+        self.warm_start = warm_start
         for weight in self.weights:
             weight.zero_()
             self.z.append(self._normal(len(self.a[0]), len(weight)))
@@ -126,7 +111,7 @@ class ScaledADMM(LayerwiseSolver):
         return Progress(objective, residuals, gaps)
 
     def _update_weight(self, layer: int) -> None:
-        """W = z a⁺ = (zᵀ a) (aᵀ a)⁺, and m."""
+        """Set W to z a⁺ = (zᵀ a) (aᵀ a)⁺, and bring m up to date."""
         a = self.a[layer]
         inverse = self._inverse(torch.mm(a.T, a)) if layer else self._input_inverse
         weight = torch.mm(torch.mm(self.z[layer].T, a).double(), inverse)
@@ -134,14 +119,14 @@ class ScaledADMM(LayerwiseSolver):
         self._multiply(layer)
 
     def _inverse(self, gram: Tensor) -> Tensor:
-        """(aᵀ a)⁺ in float64, cut off at the rounding of a's own precision."""
+        """Return (aᵀ a)⁺ in float64, cut off at the rounding of a's own precision."""
         if not gram.isfinite().all():
             return torch.full_like(gram, math.nan, dtype=torch.float64)
         cutoff = len(gram) * torch.finfo(gram.dtype).eps
         return torch.linalg.pinv(gram.double(), rtol=cutoff, hermitian=True)
 
     def _update_activation(self, layer: int) -> None:
-        """a[layer], between h(z[layer − 1]) and z[layer]."""
+        """Update a[layer], which lies between h(z[layer − 1]) and z[layer]."""
         h = self._buffer("h", self.a[layer].shape[1])
         activate(self.z[layer - 1], self.slope, out=h)
         fit_activation(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from samt.baselines import BCD, DLADMM, MDLAM, ScaledADMM
-from samt.baselines.hypergradient_rule import RULES
+from samt.baselines.hypergradient_base import RULES
 from samt.baselines.layerwise import LayerwiseSolver
 from samt.bench.errors import SettingsError, brief
 from samt.bench.schedules import SCHEDULES
@@ -206,18 +205,15 @@ SOLVERS: dict[str, type[LayerwiseSolver]] = {
     "scaled-admm": ScaledADMM,
 }
 # Decided by the network, the data and the run.
-_NOT_FOR_SPECS = {"inputs", "targets", "hidden", "activation", "negative_slope", "outputs", "seed"}
+_NOT_FOR_SPECS = {"activation", "negative_slope", "outputs", "seed"}
 
 
 def _solver_options(solver: type[LayerwiseSolver]) -> dict[str, Option]:
-    """The options of a solver's constructor; whether a number fits is checked there."""
+    """The options of a solver; whether a number fits is checked there."""
     parsers = {bool: _flag, int: _whole(0), float: _not_negative}
     return {
-        name: Option(
-            parameter.default,
-            _choice(*solver.losses) if name == "loss" else parsers[type(parameter.default)],
-        )
-        for name, parameter in inspect.signature(solver).parameters.items()
+        name: Option(default, _choice(*solver.losses) if name == "loss" else parsers[type(default)])
+        for name, default in solver.options().items()
         if name not in _NOT_FOR_SPECS
     }
 

@@ -12,8 +12,8 @@ class Newest:
     """Mean step size of each block's last update.
 
     Args:
-        optimizer: one of samt's, or a wrapper that has it as `optimizer`. A history that it has
-            already is read and left alone.
+        optimizer: an optimizer of samt, or a wrapper that has it as its attribute `optimizer`. A
+            history that the optimizer has already is read and left alone.
 
     Raises:
         OptionError: the optimizer keeps no history.

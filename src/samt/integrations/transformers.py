@@ -13,7 +13,7 @@ class StepSizes(TrainerCallback):
     """Log the mean step size of each block, as `step_size/BLOCK`, where the loss is logged.
 
     Args:
-        trainer: whose `log` is called; a callback is not told its trainer.
+        trainer: the trainer whose `log` is called, since a callback is not told its trainer.
 
     Raises:
         OptionError: at the start of the training; the optimizer is none of samt's.

@@ -37,8 +37,8 @@ class EtaModelReference(nn.Module):
         self.layer3 = nn.Linear(hidden, outputs, dtype=weight.dtype)
         self.offset = nn.Parameter(initial["offset"]) if "offset" in initial else None
         self._initial = initial
-        for layer, (weight, bias) in zip(self._layers(), layers_of(initial, hidden), strict=True):
-            layer.weight = nn.Parameter(weight.clone())
+        for layer, (matrix, bias) in zip(self._layers(), layers_of(initial, hidden), strict=True):
+            layer.weight = nn.Parameter(matrix.clone())
             layer.bias = nn.Parameter(bias.clone())
 
     def _layers(self) -> tuple[nn.Linear, nn.Linear, nn.Linear]:
@@ -75,7 +75,7 @@ class EtaModelReference(nn.Module):
                 parameter.sub_(rate * grad)
 
     def state(self) -> Tensors:
-        """In the form of the fast path's state."""
+        """The weights of φ in the form of the fast path's state."""
         state = {key: torch.empty_like(value) for key, value in self._initial.items()}
         views = layers_of(state, self.layer1.out_features)
         for layer, (weight, bias) in zip(self._layers(), views, strict=True):
@@ -91,7 +91,7 @@ class Reference:
 
     Args:
         model: the network; its own weights and buffers stay as they are.
-        loss_fn: maps (outputs, targets) to a scalar loss.
+        loss_fn: a function from (outputs, targets) to a scalar loss.
         groups: complete param groups, as in the optimizer's `param_groups`.
     """
 
@@ -114,7 +114,7 @@ class Reference:
         return [named[id(p)] for p in group["params"]]
 
     def add(self, group: dict[str, Any]) -> None:
-        """A new block, complete, whose parameters nobody has moved."""
+        """Add a complete block whose parameters nobody has moved."""
         self.groups.append(dict(group))
         self.names.append(self._names_of(group))
         self._start(self.groups[-1], self.names[-1])
@@ -128,7 +128,7 @@ class Reference:
 
 
 def statistics(g: Tensor) -> Tensor:
-    """v(g); zeros if there is nothing."""
+    """The statistics v(g) of a gradient; zeros if it has no element."""
     if not g.numel():
         return g.new_zeros(5)
     variance = (g - g.mean()).square().mean()

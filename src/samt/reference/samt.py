@@ -18,7 +18,13 @@ from samt.step_size import relative_factor
 
 
 class SAMTReference(Reference):
-    """The same method as `samt.SAMT`, on one model and loss; arguments as of `Reference`."""
+    """The same method as `samt.SAMT`, on one model and loss.
+
+    Args:
+        model: the network; its own weights and buffers stay as they are.
+        loss_fn: a function from (outputs, targets) to a scalar loss.
+        groups: complete param groups, as in the optimizer's `param_groups`.
+    """
 
     def __init__(
         self,
@@ -51,8 +57,9 @@ class SAMTReference(Reference):
         """Algorithm 1, one sweep.
 
         Args:
-            batch: S.
-            other: another mini-batch: with `meta_batch="fresh"`, or in place of S with `subset`.
+            batch: the mini-batch S.
+            other: another mini-batch, which `fresh` needs and which takes the place of S with
+                `subset`.
 
         Returns:
             The loss of the first pass.
@@ -194,7 +201,7 @@ class SAMTReference(Reference):
 
 
 def _meta_batch(kind: str, batch: Batch, other: Batch | None) -> Batch:
-    """S′."""
+    """The meta batch S′."""
     if kind == "same":
         return batch
     inputs, targets = batch if other is None else other

@@ -34,8 +34,8 @@ class FiniteNumbers:
         """Look at a number, now or in `look`.
 
         Args:
-            number: one number.
-            what: what the number is, with its article; the beginning of the error message.
+            number: a number, or a tensor with one element.
+            what: the name of the number in the error message, such as "the loss".
             block: the name of the block that the number belongs to; None if it belongs to all.
 
         Raises:
@@ -63,8 +63,8 @@ def refuse_unless_finite(
     """Raise NonFiniteLossError if a number is NaN or infinite.
 
     Args:
-        number: one number. If a device holds it, the device is waited for.
-        what: what the number is, with its article.
+        number: a number, or a tensor with one element; its device is waited for.
+        what: the name of the number in the error message, such as "the loss".
         block: the name or index of the block that the number belongs to; None for all blocks.
         step: the number of the step.
         cure: what the user can do about it.

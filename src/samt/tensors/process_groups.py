@@ -24,8 +24,8 @@ class Ranks:
     refuses to average until it is told its process group.
 
     Args:
-        group: their process group; None for one process alone.
-        is_lost: the group stayed behind when this was pickled.
+        group: the process group of these processes; None for one process alone.
+        is_lost: whether the group stayed behind when the optimizer was pickled.
 
     Raises:
         OptionError: that is no process group of this process.
@@ -50,7 +50,7 @@ class Ranks:
 
     @property
     def are_several(self) -> bool:
-        """Whether there is something to average.
+        """Whether there are other processes to average with.
 
         Raises:
             OptionError: the process group is lost.
@@ -85,13 +85,14 @@ class Ranks:
     def average(
         self, loss: Any, gradients: Sequence[Tensor | None], parameters: Sequence[Tensor]
     ) -> tuple[Any, list[Tensor | None]]:
-        """Means over the ranks, the same bits on each of them; one exchange for every device.
+        """Average over the ranks, with the same bits on each rank, in one exchange per device.
 
         Args:
-            loss: of this rank; what is neither a number nor a tensor of one element comes back
-                as it is.
-            gradients: of this rank. One that is missing counts as zero where another rank has it.
-            parameters: whose gradients they are.
+            loss: the loss of this rank. Anything but a number or a tensor of one element is
+                returned as it is.
+            gradients: the gradients of this rank. A missing gradient counts as zero where another
+                rank has it.
+            parameters: the parameters that the gradients belong to.
 
         Returns:
             The loss, and the gradients, in the precision of the optimizer's state.

@@ -70,11 +70,10 @@ def refuse_uninitialized(groups: Iterable[dict[str, Any]]) -> None:
             )
 
 
-def refuse_post_accumulate_hooks(parameters: Iterable[Tensor]) -> None:
-    """Raise UnsupportedGradientError for a hook that would wait for `.grad` in vain."""
-    if any(getattr(p, "_post_accumulate_grad_hooks", None) for p in parameters):
-        raise UnsupportedGradientError(
-            "a parameter has a hook of register_post_accumulate_grad_hook, which would never run: "
-            "the gradients of a block are computed without .grad; remove the hook, or call "
-            "loss.backward() in a closure of your own"
-        )
+def refuse_post_accumulate_hooks() -> None:
+    """Raise UnsupportedGradientError: a hook would wait for `.grad` in vain."""
+    raise UnsupportedGradientError(
+        "a parameter has a hook of register_post_accumulate_grad_hook, which would never run: "
+        "the gradients of a block are computed without .grad; remove the hook, or call "
+        "loss.backward() in a closure of your own"
+    )

@@ -57,7 +57,7 @@ class Shards:
     """The processes over which the elements of some tensors are spread.
 
     Args:
-        tensor: one of them; if it is not sharded, all reductions leave things as they are.
+        tensor: one of the tensors. If it is not sharded, reductions leave things as they are.
     """
 
     def __init__(self, tensor: Tensor) -> None:
@@ -93,8 +93,8 @@ class Shards:
         """What `gradient_statistics` finds of the whole tensors.
 
         Args:
-            parts: of this process; some may be empty.
-            counts: of the elements of the whole tensors.
+            parts: the parts that this process holds; some may be empty.
+            counts: the numbers of elements of the whole tensors.
 
         Returns:
             Features, shape (T, 5).
