@@ -158,9 +158,9 @@ def of_torch(kind: type[torch.optim.Optimizer]) -> dict[str, Any]:
     return optimizer.state_dict()
 
 
-def edited(edit: Callable[[dict[str, Any]], Any]) -> Callable[[], dict[str, Any]]:
+def edited(edit: Callable[[dict[str, Any]], Any], **options: Any) -> Callable[[], dict[str, Any]]:
     def make() -> dict[str, Any]:
-        state = copy.deepcopy(build(1)[1].state_dict())
+        state = copy.deepcopy(build(1, **options)[1].state_dict())
         edit(state)
         return state
 
@@ -193,7 +193,10 @@ FOREIGN: dict[str, tuple[dict[str, Any], Foreign]] = {
     "empty": ({}, dict),
     "no state": ({}, edited(lambda state: state.update(state={}))),
     "a number for a tensor": ({}, edited(lambda state: state["state"][0].update(eta_model=3))),
-    "one tensor too few": ({}, edited(lambda state: state["state"][1].pop("eta_model"))),
+    "one tensor too few": (
+        {"meta_batch": "next"},
+        edited(lambda state: state["state"][1].pop("eta_model"), meta_batch="next"),
+    ),
     "one block too many": ({}, edited(append_block)),
 }
 
