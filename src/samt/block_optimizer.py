@@ -131,9 +131,9 @@ class BlockOptimizer(torch.optim.Optimizer):
             SAMTError: an option is wrong, or a parameter is already in a block; the optimizer is
                 then what it was before.
         """
-        known = [*self.options, *self.notes]
-        owner = type(self).__name__
-        refuse_unknown(param_group, known, owner, of_all=("process_group",), notes=NOTES)
+        owner, notes = type(self).__name__, {*NOTES, *self.notes}
+        of_all = ("process_group",)
+        refuse_unknown(param_group, self.options, owner, of_all=of_all, notes=notes)
         count = len(self.param_groups)
         super().add_param_group(without_duplicates(param_group, self.param_groups))
         group, first = self.param_groups[-1], self.param_groups[0]
@@ -278,7 +278,8 @@ class BlockOptimizer(torch.optim.Optimizer):
     @property
     def passes(self) -> Passes:
         """Forward and backward passes so far, those of bare `step()` calls included."""
-        raise NotImplementedError
+        total = sum(group["passes"] for group in self.param_groups)
+        return Passes(total, total)
 
     def _start_step(self, cure: str) -> None:
         """Refuse what no step can work with, and bring everything up to date.

@@ -233,7 +233,7 @@ def refuse_unknown(
                 f"'{name}' is an option of torch's optimizers alone ({_OF_TORCH[name]}): "
                 "leave it out"
             )
-        meant = closest(name, [*known, *of_all])
+        meant = closest(name, [*known, *of_all, *notes])
         hint = f"did you mean '{meant}'? " if meant else ""
         raise UnknownOptionError(
             f"{owner} has no option '{name}': {hint}its options are {', '.join(known)}"

@@ -14,7 +14,7 @@ from samt.alternating.evaluation import Evaluations, Loss
 from samt.alternating.oagd import SubProblem
 from samt.alternating.state import STRUCTURAL, complete_state
 from samt.alternating.sweep import Sweep, order, step_on_gradients
-from samt.block_optimizer import BlockOptimizer, Group, Passes, never_compiled
+from samt.block_optimizer import BlockOptimizer, Group, never_compiled
 from samt.closures import closures_of_step
 from samt.errors import OptionError
 from samt.options import SAMT_OPTIONS, only
@@ -186,12 +186,6 @@ class SAMT(BlockOptimizer):
         ]
         self._evaluations = Evaluations(self.param_groups)
         self._compiled.forget()
-
-    @property
-    def passes(self) -> Passes:
-        """Forward and backward passes so far, those of bare `step()` calls included."""
-        total = sum(group["passes"] for group in self.param_groups)
-        return Passes(total, total)
 
     @never_compiled
     @torch.no_grad()

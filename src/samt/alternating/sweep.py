@@ -114,7 +114,7 @@ class Sweep:
         losses = []
         try:
             with self.evaluation:
-                for block, following in zip(updates, [*updates[1:], None], strict=True):
+                for block, following in zip(updates, [*updates[1:], None], strict=False):
                     if known is None:
                         again = following or (block.looks_ahead and block.kind == "same")
                         known = self._evaluate(self._closure, [block], block if again else None)

@@ -23,7 +23,7 @@ from torch.optim.optimizer import ParamsT
 from samt.alternating.evaluation import Evaluations, Loss
 from samt.alternating.oagd import Gradients, norm_of_all
 from samt.alternating.sweep import Sweep, order, step_on_gradients
-from samt.block_optimizer import BlockOptimizer, Group, Member, Passes, never_compiled
+from samt.block_optimizer import BlockOptimizer, Group, Member, never_compiled
 from samt.closures import closures_of_step
 from samt.options import DANTE_OPTIONS, only
 from samt.tensors.finite import CheckFinite, FiniteNumbers
@@ -180,12 +180,6 @@ class Dante(BlockOptimizer):
             )
         ]
         self._evaluations = Evaluations(self.param_groups)
-
-    @property
-    def passes(self) -> Passes:
-        """Forward and backward passes so far."""
-        total = sum(group["passes"] for group in self.param_groups)
-        return Passes(total, total)
 
     def _order(self) -> Sequence[int]:
         found, first = order(self.param_groups), self.param_groups[0]
