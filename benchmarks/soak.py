@@ -142,7 +142,7 @@ def trainer(count: int) -> list[str]:
             self.seconds = time.process_time()
 
     data, grown = load("digits", None), []
-    for method in ("samt-auto", "samt"):
+    for method in ("auto-samt", "samt"):
         settings = Settings(
             method=parse_spec(method), hidden=(16,), batch_size=4, threads=1, device="cpu"
         )
@@ -161,7 +161,7 @@ data: digits
 width: 8
 seeds: {seeds}
 budget: {{epochs: 1}}
-methods: [samt-auto, samt, "sgd:momentum=0.9", adam]
+methods: [auto-samt, samt, "sgd:momentum=0.9", adam]
 """
 # What differs from run to run: clocks, and where and how often a cell ran.
 _VOLATILE = (

@@ -20,7 +20,7 @@ from samt.bench.settings import Settings
 from samt.bench.training import Trainer
 
 METHODS = (
-    *("samt-auto", "samt:step_size=element,order=random", "sgd:momentum=0.9", "adam"),
+    *("auto-samt", "samt:step_size=element,order=random", "sgd:momentum=0.9", "adam"),
     *("sgd-hd", "adam-hd", "prodigy", "schedule-free", "dante", *SOLVERS),
 )
 

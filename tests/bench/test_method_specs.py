@@ -28,7 +28,7 @@ _NOT_ON_THE_COMMAND_LINE = {
 }
 _CONSTRUCTORS: dict[str, Any] = {
     "samt": samt.SAMT,
-    "samt-auto": AutoSAMT,
+    "auto-samt": AutoSAMT,
     "sgd-hd": SGDHD,
     "sgdn-hd": SGDNesterovHD,
     "adam-hd": AdamHD,

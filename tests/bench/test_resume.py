@@ -51,7 +51,7 @@ METHODS = [
     "samt:meta_batch=next,order=cyclic",
     "samt:meta_batch=fresh,radius=2",
     "samt:meta_batch=same,blocks=1,weight_decay=0.01,max_grad_norm=1",
-    "samt-auto",  # annealed, what a step is depends on how many there will be
+    "auto-samt",  # annealed, what a step is depends on how many there will be
     "sgd:momentum=0.9",
     "adam",
     "sgd-hd:lr=0.01,momentum=0.9,rule=multiplicative",
@@ -126,7 +126,7 @@ SHARED = (
     *("--data", "mnist", "--hidden", "16", "--batch-size", "16"),
     *("--epochs", "30", "--threads", "1", "--device", "cpu"),
 )
-WITH_SAMT = ("--step-size", "element", "--dropout", "0.2")
+WITH_SAMT = ("--optimizer", "samt", "--step-size", "element", "--dropout", "0.2")
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_ctrl_c_says_how_to_continue_and_that_works(
     processes.append(process)
     epochs_until(process, 3)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert len(err.splitlines()) == 1
     command = err.split("continue with: samt ")[1].split()
