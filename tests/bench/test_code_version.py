@@ -61,8 +61,7 @@ COMMON = {
     "bench/transformer.py",
 }
 TENSORS = {
-    f"tensors/{name}.py"
-    for name in ("finite", "precision", "process_groups", "refusals", "shards")
+    f"tensors/{name}.py" for name in ("finite", "precision", "process_groups", "refusals", "shards")
 }
 BLOCKS = {
     *("block_optimizer.py", "checkpoint.py", "history.py", "options.py", "partition.py"),
@@ -86,7 +85,7 @@ CONTAINED = {
         *("auto/auto_samt.py", "auto/step_sizes.py", "auto/adam_step.py", "auto/finite.py"),
     },
     "dante": {*ALTERNATING, "baselines/dante.py"},
-    **{name: RATES for name in HD},
+    **dict.fromkeys(HD, RATES),
     "sgd": set(),
     "adam": set(),
     "prodigy": set(),

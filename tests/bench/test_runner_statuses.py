@@ -54,11 +54,11 @@ def test_failed_and_diverged_cells_are_kept_with_the_reason(tmp_path: Path) -> N
     done = _run(file, results)
     assert done.returncode == 1
     assert "1 diverged, 1 failed, 1 finished" in done.stdout
-    found = {one["cell"]["method"]: one for one in Store(str(results)).summaries().values()}
+    found = {one["label"]: one for one in Store(str(results)).summaries().values()}
     assert found["dladmm"]["status"] == "failed"
     assert "solves fully connected networks" in found["dladmm"]["error"]
     assert found["dladmm"]["traceback"] is None  # a user's mistake needs none
-    diverged = next(one for one in found.values() if one["label"] == "sgd:lr=1e20")
+    diverged = found["sgd:lr=1e20"]
     assert diverged["status"] == "diverged"
     assert diverged["test_metric"] is None
     assert diverged["best_test_metric"] is None

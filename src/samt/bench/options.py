@@ -109,8 +109,8 @@ Optimizer: TypeAlias = Annotated[
     _flag(
         "--optimizer",
         f"Method: {', '.join(METHOD_OPTIONS)}; auto-samt needs nothing chosen, samt is the "
-        "published one. Options may follow, as in sgd:momentum=0.9; docs/experiments.md lists those of "
-        "every method.",
+        "published one. Options may follow, as in sgd:momentum=0.9; docs/experiments.md lists "
+        "those of every method.",
         _METHOD,
         DEFAULT_METHOD,
         metavar="METHOD",
