@@ -39,7 +39,7 @@ def data_digests() -> dict[str, str]:
 
 
 def training_digests(methods: Sequence[str] = METHODS) -> dict[str, str]:
-    """Of weights and metrics after an epoch of each method, and of both optimizers in a plain loop."""
+    """Of weights and metrics after an epoch of each method; of both optimizers in a plain loop."""
     data = load("digits", None)
     found = {one.__name__: _digest(_plain_loop(one)) for one in (samt.AutoSAMT, samt.SAMT)}
     for method in methods:
