@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from samt.bench.experiments.store import Store
 
@@ -27,7 +28,8 @@ def test_a_cell_that_took_too_long_goes_on_when_it_has_more_time(tmp_path: Path)
     grid = "width: 8\nbudget: {epochs: 150}\nmethods: [samt]\n"
     results, whole = tmp_path / "results", tmp_path / "whole"
     store = Store(str(results))
-    seconds, summary = 0.5, {"steps": None}
+    summary: dict[str, Any] = {"steps": None}
+    seconds = 0.5
     while not summary["steps"]:  # a slow machine needs more for the first of the 150 epochs
         seconds *= 2
         short = write_grid(tmp_path / "short.yaml", f"{grid}timeout: {seconds}\n")
