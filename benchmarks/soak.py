@@ -1,6 +1,6 @@
 """Long runs in which nothing may grow and nothing may get lost: python benchmarks/soak.py --help
 
-    steps    many steps of both presets: memory, file handles, threads, time of a step
+    steps    many steps of both optimizers: memory, file handles, threads, time of a step
     trainer  the same through `samt train`, with a checkpoint after each epoch
     sweep    an experiment of many cells whose workers are killed at random, and an undisturbed one
 
@@ -30,7 +30,7 @@ from torch import nn
 
 import samt
 
-_PRESETS = ("default", "paper")
+_OPTIMIZERS = ("AutoSAMT", "SAMT")
 _MIB = 1 << 20
 _MORE_MEMORY = 4 * _MIB  # what an allocator may keep by chance
 _SLOWER = 1.15
@@ -81,11 +81,11 @@ def _quartile(values: list[float]) -> float:
     return sorted(values)[len(values) // 4]
 
 
-def steps(count: int, presets: Sequence[str] = _PRESETS) -> list[str]:
+def steps(count: int, optimizers: Sequence[str] = _OPTIMIZERS) -> list[str]:
     """Take steps on a small network; returns what grew."""
     grown = []
-    for preset in presets:
-        step = _step(preset)
+    for optimizer in optimizers:
+        step = _step(optimizer)
         watch, window = Watch(), max(1, count // 1000)
         for _ in range(min(count // 10, 1000)):
             step()
@@ -94,18 +94,19 @@ def steps(count: int, presets: Sequence[str] = _PRESETS) -> list[str]:
             for _ in range(window):
                 step()
             watch.look(time.process_time() - started)
-        grown += watch.grew(f"{count} steps, {preset}")
+        grown += watch.grew(f"{count} steps, {optimizer}")
     return grown
 
 
-def _step(preset: str) -> Callable[[], object]:
+def _step(name: str) -> Callable[[], object]:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(20, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 5))
     inputs = torch.randn(16, 20)
     targets = inputs[:, :5].argmax(1)
-    if preset == "paper":
-        paper = samt.SAMT(samt.blocks(model), lr=0.01, step_size="row")
-        return lambda: paper.step(samt.closure(model, nn.functional.cross_entropy, inputs, targets))
+    if name == "SAMT":
+        published = samt.SAMT(samt.blocks(model), lr=0.01, step_size="row")
+        loss_fn = nn.functional.cross_entropy
+        return lambda: published.step(samt.closure(model, loss_fn, inputs, targets))
     optimizer = samt.AutoSAMT(samt.blocks(model))
 
     def step() -> None:
@@ -142,7 +143,7 @@ def trainer(count: int) -> list[str]:
             self.seconds = time.process_time()
 
     data, grown = load("digits", None), []
-    for method in ("samt-auto", "samt"):
+    for method in ("auto-samt", "samt"):
         settings = Settings(
             method=parse_spec(method), hidden=(16,), batch_size=4, threads=1, device="cpu"
         )
@@ -161,7 +162,7 @@ data: digits
 width: 8
 seeds: {seeds}
 budget: {{epochs: 1}}
-methods: [samt-auto, samt, "sgd:momentum=0.9", adam]
+methods: [auto-samt, samt, "sgd:momentum=0.9", adam]
 """
 # What differs from run to run: clocks, and where and how often a cell ran.
 _VOLATILE = (
@@ -260,14 +261,14 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("what", choices=["steps", "trainer", "sweep"])
-    parser.add_argument("--steps", type=int, default=200_000, help="of each preset")
-    parser.add_argument("--presets", nargs="+", choices=_PRESETS, default=_PRESETS)
+    parser.add_argument("--steps", type=int, default=200_000, help="of each optimizer")
+    parser.add_argument("--optimizers", nargs="+", choices=_OPTIMIZERS, default=_OPTIMIZERS)
     parser.add_argument("--cells", type=int, default=2000)
     parser.add_argument("--kills", type=float, default=0.01, help="share of workers")
     given = parser.parse_args()
     torch.set_num_threads(1)
     wrong = {
-        "steps": lambda: steps(given.steps, given.presets),
+        "steps": lambda: steps(given.steps, given.optimizers),
         "trainer": lambda: trainer(given.steps),
         "sweep": lambda: sweep(given.cells, given.kills),
     }[given.what]()

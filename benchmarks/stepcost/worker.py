@@ -124,6 +124,7 @@ def start_early() -> None:
 def _serve(pipe: Connection, model: str, method: str, settings: Settings) -> None:
     """The worker's side."""
     os.setpgrp()  # a group of its own, to be ended as a whole
+    torch.empty(31 * 2**20, dtype=torch.uint8)  # so that glibc keeps what a step frees
     try:
         torch.set_num_threads(settings.threads)
         device = torch.device(settings.device)

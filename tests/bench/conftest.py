@@ -75,7 +75,7 @@ def samt_here(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     return run
 
 
-def samt_process(*arguments: str | Path, timeout: float = 60, **more: Any) -> Outcome:
+def samt_process(*arguments: str | Path, timeout: float = 300, **more: Any) -> Outcome:
     """`samt` in a process of its own."""
     command = [*COMMAND, *(str(argument) for argument in arguments)]
     done = subprocess.run(

@@ -20,7 +20,7 @@ from samt.bench.settings import Settings
 from samt.bench.training import Trainer
 
 METHODS = (
-    *("samt-auto", "samt:step_size=element,order=random", "sgd:momentum=0.9", "adam"),
+    *("auto-samt", "samt:step_size=element,order=random", "sgd:momentum=0.9", "adam"),
     *("sgd-hd", "adam-hd", "prodigy", "schedule-free", "dante", *SOLVERS),
 )
 
@@ -39,9 +39,9 @@ def data_digests() -> dict[str, str]:
 
 
 def training_digests(methods: Sequence[str] = METHODS) -> dict[str, str]:
-    """Of weights and metrics after an epoch of each method, and of both presets in a plain loop."""
+    """Of weights and metrics after an epoch of each method; of both optimizers in a plain loop."""
     data = load("digits", None)
-    found = {preset: _digest(_plain_loop(preset)) for preset in ("default", "paper")}
+    found = {one.__name__: _digest(_plain_loop(one)) for one in (samt.AutoSAMT, samt.SAMT)}
     for method in methods:
         trainer = Trainer(_settings(method, "digits"), data)
         row = trainer.train_epoch(1, lambda *seen: None)
@@ -56,14 +56,13 @@ def _settings(method: str, data: str) -> Settings:
     )
 
 
-def _plain_loop(preset: str) -> dict[str, Any]:
+def _plain_loop(optimizer_class: type[samt.AutoSAMT] | type[samt.SAMT]) -> dict[str, Any]:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(20, 16), nn.BatchNorm1d(16), nn.Dropout(0.3), nn.Linear(16, 5))
     inputs = torch.randn(24, 20)
     targets = inputs[:, :5].argmax(1)
     loss_fn: Callable[..., torch.Tensor] = nn.functional.cross_entropy
-    options: dict[str, Any] = {"preset": preset} if preset == "paper" else {}
-    optimizer = samt.AutoSAMT(samt.blocks(model), **options)
+    optimizer = optimizer_class(samt.blocks(model))
     for _ in range(15):
         optimizer.step(samt.closure(model, loss_fn, inputs, targets))
     return {"model": model.state_dict(), "optimizer": optimizer.state_dict()}

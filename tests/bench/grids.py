@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import psutil
@@ -15,6 +15,8 @@ import psutil
 from samt.bench.experiments.store import Store
 
 from .conftest import COMMAND, ENVIRONMENT
+
+T = TypeVar("T")
 
 # What differs from run to run: clocks, and where a cell ran.
 _VOLATILE = {"seconds", "wall_seconds", "started", "attempts", "machine", "commit"}
@@ -50,7 +52,7 @@ def running(file: Path, results: Path, *more: object) -> Iterator[psutil.Popen]:
         process.communicate()
 
 
-def finish(file: Path, results: Path, *more: object, timeout: float = 120) -> str:
+def finish(file: Path, results: Path, *more: object, timeout: float = 600) -> str:
     """Run to the end; returns what was printed."""
     done = subprocess.run(
         run_command(file, results, *more),
@@ -108,9 +110,10 @@ def descendants(process: psutil.Popen) -> list[psutil.Process]:
     return []
 
 
-def wait_until(condition: Any, seconds: float = 60) -> None:
-    """Poll until something holds."""
+def wait_until(condition: Callable[[], T], seconds: float = 300) -> T:
+    """Poll until something holds, and return it."""
     end = time.monotonic() + seconds
-    while not condition():
+    while not (found := condition()):
         assert time.monotonic() < end, "it did not come true in time"
         time.sleep(0.01)
+    return found

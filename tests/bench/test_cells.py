@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from samt.bench.experiments import cells
@@ -171,7 +171,7 @@ def test_the_identity_is_the_same_in_every_process(tmp_path: Path) -> None:
         for seed in ("1", "2")
     ]
     for process in processes:
-        out, _ = process.communicate(json.dumps([cell.as_job() for cell in several]), timeout=120)
+        out, _ = process.communicate(json.dumps([cell.as_job() for cell in several]), timeout=300)
         assert out.split() == [cell.identity for cell in several]
 
 
@@ -239,6 +239,7 @@ CELLS = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(cell=CELLS)
 def test_a_cell_reaches_another_process_as_it_is(cell: Cell) -> None:
     there = Cell.from_job(json.loads(json.dumps(cell.as_job())))
@@ -248,6 +249,7 @@ def test_a_cell_reaches_another_process_as_it_is(cell: Cell) -> None:
     assert (there.role, there.name, there.settings) == (cell.role, cell.name, cell.settings)
 
 
+@settings(deadline=None)
 @given(cell=CELLS, other=CELLS, data=st.data())
 def test_identities_are_equal_if_and_only_if_all_that_counts_is(
     cell: Cell, other: Cell, data: st.DataObject
@@ -288,6 +290,7 @@ def test_paths_are_absolute_in_another_process(
     assert Cell.from_job(here.as_job()).identity == here.identity
 
 
+@settings(deadline=None)
 @given(label=st.text(), model=st.sampled_from(["mlp", "cnn:8,16"]))
 def test_a_name_can_be_that_of_a_file(label: str, model: str) -> None:
     cell = replace(CELL, label=label, model=model, hidden=(8,) * 100)

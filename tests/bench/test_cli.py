@@ -120,7 +120,7 @@ BAD_WORDS = [
     ("train --lr nan", "lr=nan"),
     ("train --meta-lr -1", "meta_lr=-1"),
     ("train --step-sise row", "--step-size"),
-    ("train --step-size rows", "did you mean 'row'"),
+    ("train --optimizer samt --step-size rows", "did you mean 'row'"),
     ("train --optimizer sgdd", "did you mean 'sgd'"),
     ("train --optimizer sgd --step-size row", "choose from 'lr'"),
     ("train --optimizer sgd:nesterov=true", "momentum=0.9"),
@@ -186,7 +186,7 @@ class TestRunFolder:
         def train(*arguments: str) -> object:
             return samt_here(*run, "--run-dir", tmp_path / "run", *arguments)
 
-        assert train("--lr", "0.2").code == 0  # type: ignore[attr-defined]
+        assert train("--optimizer", "samt", "--lr", "0.2").code == 0  # type: ignore[attr-defined]
         return train  # type: ignore[return-value]
 
     def test_is_not_touched_without_a_flag(self, train: Samt, tmp_path: Path) -> None:

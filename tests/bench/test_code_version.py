@@ -60,18 +60,32 @@ COMMON = {
     *("bench/training.py", "bench/models.py", "bench/methods.py", "bench/schedules.py"),
     "bench/transformer.py",
 }
-OPTIMIZER = {
-    *("optimizer.py", "subproblem.py", "sweep.py", "step_size.py", "eta_model.py", "replay.py"),
-    *("evaluation.py", "closures.py", "randomness.py", "finite.py", "blocks.py", "compiled.py"),
+TENSORS = {
+    f"tensors/{name}.py" for name in ("finite", "precision", "process_groups", "refusals", "shards")
+}
+BLOCKS = {
+    *("block_optimizer.py", "checkpoint.py", "history.py", "options.py", "partition.py"),
+    *("eta_model.py", "step_size.py"),
+    *TENSORS,
+}
+ALTERNATING = {
+    *BLOCKS,
+    "closures.py",
+    *("alternating/evaluation.py", "alternating/oagd.py", "alternating/observer.py"),
+    *("alternating/replay.py", "alternating/surroundings.py", "alternating/sweep.py"),
+}
+RATES = {
+    *("baselines/hypergradient.py", "baselines/hypergradient_base.py"),
+    *("baselines/hypergradient_rule.py", "auto/finite.py", "tensors/finite.py", "partition.py"),
 }
 CONTAINED = {
-    "samt": OPTIMIZER,
-    "samt-auto": {
-        *("auto.py", "auto_step_sizes.py", "adam_step.py"),
-        *("eta_model.py", "finite.py", "blocks.py"),
+    "samt": {*ALTERNATING, "alternating/samt.py", "alternating/compiled.py"},
+    "auto-samt": {
+        *BLOCKS,
+        *("auto/auto_samt.py", "auto/step_sizes.py", "auto/adam_step.py", "auto/finite.py"),
     },
-    "dante": {*OPTIMIZER, "baselines/dante.py"},
-    **{name: {"baselines/hypergradient.py", "finite.py", "blocks.py"} for name in HD},
+    "dante": {*ALTERNATING, "baselines/dante.py"},
+    **dict.fromkeys(HD, RATES),
     "sgd": set(),
     "adam": set(),
     "prodigy": set(),
@@ -88,22 +102,19 @@ def test_a_version_covers_the_files_of_the_method_and_no_other(method: str) -> N
     contained = CONTAINED[method] | COMMON
     assert contained <= files(method)
     strangers = set().union(*CONTAINED.values()) - contained
-    # The statistics and shapes of SAMT serve others, too.
-    serves = method.endswith("-hd") or method == "samt-auto"
-    shared = {"eta_model.py", "step_size.py"} if serves else set()
-    assert not files(method) & (strangers - shared)
+    assert not files(method) & strangers
 
 
 # What runs and is no part of a version: it changes no number, or something else of a cell's record
 # stands for it.
 ELSEWHERE = {
-    *("errors.py", "memory.py", "bench/errors.py", "bench/results.py", "bench/settings.py"),
+    *("errors.py", "bench/errors.py", "bench/results.py", "bench/settings.py"),
     "bench/method_specs.py",  # the options
     "bench/data/dataset.py",  # the checksum of the data
 }
 EXTRA = {
     "samt": "meta_batch=fresh,order=random,step_size=element,radius=1,relative=true",
-    "samt-auto": "blocks=1,weight_decay=0.1,meta_every=2",
+    "auto-samt": "blocks=1,weight_decay=0.1,meta_every=2",
     "sgd": "schedule=cosine",
     "sgd-hd": "blocks=none,momentum=0.9",
     "dante": "fresh_batches=true",
@@ -135,7 +146,7 @@ def test_whatever_runs_in_a_training_is_part_of_the_version(method: str, extra: 
     }
     assert "bench/training.py" in inside
     # That each block is a module changes no number of SGD and Adam.
-    unneeded = {"blocks.py", "wrappers.py"} if CONTAINED[method] == set() else set()
+    unneeded = {"partition.py"} if CONTAINED[method] == set() else set()
     assert inside - ELSEWHERE - unneeded <= files(method)
 
 
@@ -196,7 +207,7 @@ def test_what_means_something_else_is_another_version(package: Path, old: str, n
 AFFECTED = {
     "bench/models.py": set(METHOD_OPTIONS),
     "bench/data/splits.py": set(),  # the checksum of the data stands for it
-    "eta_model.py": {"samt", "samt-auto", "dante", *HD},
+    "eta_model.py": {"samt", "auto-samt", "dante"},
     "baselines/hypergradient.py": HD,
     "baselines/mdlam.py": {"mdlam"},
 }
@@ -216,8 +227,8 @@ def test_imports_are_found_wherever_they_stand(package: Path) -> None:
     (package / "hidden.py").write_text("VALUE = 1\n")
     statement = "\n\ndef late() -> None:\n    {}\n"
     for text in ("from samt import hidden", "import samt.hidden", "from samt.hidden import VALUE"):
-        original = (PACKAGE / "blocks.py").read_text()
-        (package / "blocks.py").write_text(original + statement.format(text))
+        original = (PACKAGE / "partition.py").read_text()
+        (package / "partition.py").write_text(original + statement.format(text))
         before = version("sgd-hd")
         edit(package / "hidden.py", lambda old: old + "VALUE += 1\n")
         assert version("sgd-hd") != before

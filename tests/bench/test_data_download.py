@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import socket
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from samt.bench.errors import DataError
 
 from .conftest import Samt
 from .file_server import Server, serving
+from .grids import wait_until
 from .idx_files import write_images
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
@@ -153,10 +153,7 @@ def test_a_killed_download_leaves_what_arrived_and_no_lock(tmp_path: Path, serve
             head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(CONTENT)}\r\n\r\n".encode()
             connection.sendall(head + CONTENT[:200_000])
             part = tmp_path / "set" / "data.gz.part"
-            deadline = time.monotonic() + 20
-            while not (part.exists() and part.stat().st_size >= 100_000):
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
+            wait_until(lambda: part.exists() and part.stat().st_size >= 100_000)
             with pytest.raises(DataError, match="another process is downloading"):
                 fetch(remote(server), tmp_path)
             assert process.pid is not None

@@ -77,7 +77,7 @@ def test_loading_takes_less_than_three_times_the_data(tmp_path: Path) -> None:
         env={**os.environ, **ENVIRONMENT},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr

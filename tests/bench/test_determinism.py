@@ -72,7 +72,7 @@ def test_with_two_threads_each_time_and_the_same_data_as_with_one(here: dict[str
 
 
 def test_whatever_the_number_of_jobs(tmp_path: Path) -> None:
-    grid = "width: 8\nseeds: 2\nbudget: {epochs: 2}\nmethods: [samt-auto, samt, adam, bcd]\n"
+    grid = "width: 8\nseeds: 2\nbudget: {epochs: 2}\nmethods: [auto-samt, samt, adam, bcd]\n"
     file = write_grid(tmp_path / "grid.yaml", grid)
     for jobs in (1, 2, 4):
         finish(file, tmp_path / str(jobs), "--jobs", jobs)

@@ -102,16 +102,16 @@ def test_every_field(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rest", "is_refused"),
     [
-        ("budget: {passes: 10}\nmethods: ['samt-auto:annealed=true']", True),
-        ("budget: {seconds: 10}\nmethods: [{method: samt-auto, tune: {annealed: [true]}}]", True),
+        ("budget: {passes: 10}\nmethods: ['auto-samt:annealed=true']", True),
+        ("budget: {seconds: 10}\nmethods: [{method: auto-samt, tune: {annealed: [true]}}]", True),
         (
             "budget: {epochs: 1}\ntuning: {budget: {passes: 9}}\n"
-            "methods: [{method: samt-auto, tune: {annealed: [false, true]}}]",
+            "methods: [{method: auto-samt, tune: {annealed: [false, true]}}]",
             True,
         ),
         (
             "budget: {passes: 10}\n"
-            "methods: [{method: 'samt-auto:annealed=true', budget: {epochs: 1}}, samt-auto]",
+            "methods: [{method: 'auto-samt:annealed=true', budget: {epochs: 1}}, auto-samt]",
             False,
         ),
         ("budget: {passes: 10}\nmethods: ['sgd:schedule=cosine']", False),

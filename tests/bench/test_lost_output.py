@@ -41,7 +41,7 @@ def test_output_that_is_lost_costs_no_file_and_makes_no_traceback(
         env={**os.environ, **ENVIRONMENT},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     code = int((tmp_path / "code").read_text())
@@ -66,7 +66,7 @@ def test_letters_that_a_terminal_lacks_are_question_marks(letters: str, tmp_path
         cwd=tmp_path,
         env={**os.environ, **ENVIRONMENT, "PYTHONIOENCODING": letters},
         capture_output=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr

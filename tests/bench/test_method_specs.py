@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import samt
-from samt import AutoSAMT
 from samt.baselines import SGDHD, AdamHD, Dante, SGDNesterovHD
 from samt.bench.errors import SettingsError
 from samt.bench.method_specs import METHOD_OPTIONS, SOLVERS, parse_spec
@@ -19,7 +18,6 @@ from samt.bench.method_specs import METHOD_OPTIONS, SOLVERS, parse_spec
 _NOT_ON_THE_COMMAND_LINE = {
     "self",
     "params",
-    "preset",
     "seed",
     "process_group",
     "replay",
@@ -28,7 +26,7 @@ _NOT_ON_THE_COMMAND_LINE = {
 }
 _CONSTRUCTORS: dict[str, Any] = {
     "samt": samt.SAMT,
-    "samt-auto": AutoSAMT,
+    "auto-samt": samt.AutoSAMT,
     "sgd-hd": SGDHD,
     "sgdn-hd": SGDNesterovHD,
     "adam-hd": AdamHD,

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,19 +16,21 @@ from samt.bench.experiments.store import Store
 
 from .conftest import ENVIRONMENT
 from .faults import Fault, Victims, victims
+from .grids import wait_until
 from .stored_cells import save_cell, save_experiment
 
 # Ten times as many by hand: SAMT_TEST_FAULTS=all pytest tests/bench/test_reader_beside_faults.py
 _KILLS = 40 if os.environ.get("SAMT_TEST_FAULTS") == "all" else 4
 _CELLS = 3  # in each merge
-# Reads all that there is, again and again, until a line arrives.
+# Reads all that there is, again and again, until a line arrives; a file has a byte for each time.
 _READER = """
 import contextlib, json, os, select, sys
 from samt.bench.cli import main
 from samt.bench.experiments.frames import cells_frame
 from samt.bench.experiments.store import Store
 
-location, counts, most = sys.argv[1], {"loops": 0, "cells": 0, "curves": 0}, 0
+location, loops = sys.argv[1:]
+counts, most = {"loops": 0, "cells": 0, "curves": 0}, 0
 while True:
     store = Store(location)
     found = store.summaries()
@@ -50,8 +51,8 @@ while True:
                 assert ended.code == 0, ended.code
     counts["loops"] += 1
     counts["cells"] = most
-    if counts["loops"] == 1:
-        print("ready", flush=True)
+    with open(loops, "a") as file:
+        file.write(".")
     if select.select([sys.stdin], [], [], 0)[0]:
         print(json.dumps(counts))
         break
@@ -59,8 +60,8 @@ while True:
 
 
 @contextmanager
-def reading(location: Path) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-W", "error", "-c", _READER, str(location)]
+def reading(location: Path, loops: Path) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-W", "error", "-c", _READER, str(location), str(loops)]
     pipe = subprocess.PIPE
     reader = subprocess.Popen(
         command,
@@ -99,9 +100,19 @@ def test_a_reader_sees_whole_files_beside_writers_that_are_killed(
     store = Store(str(location))
     cells = {save_cell(store, label, 0): label for label in ("SAMT", "SGD")}
     save_experiment(store, "first", cells)
-    with reading(location) as reader:
-        assert reader.stdout is not None
-        assert reader.stdout.readline() == "ready\n", reader.communicate()[1]
+    loops = tmp_path / "loops"
+    with reading(location, loops) as reader:
+
+        def read_again(times: int) -> None:
+            """Wait until the reader has read everything so many more times, or has failed."""
+            before = loops.stat().st_size if loops.exists() else 0
+            wait_until(
+                lambda: (
+                    reader.poll() is not None
+                    or (loops.exists() and loops.stat().st_size >= before + times)
+                )
+            )
+            assert reader.poll() is None, reader.communicate()[1]
 
         def merge(other: Path, fault: Fault) -> int:
             words = ("results", "merge", other, "--results", location)
@@ -110,15 +121,17 @@ def test_a_reader_sees_whole_files_beside_writers_that_are_killed(
             return done.code
 
         calls: list[int] = []
+        read_again(1)
         assert merge(_others(tmp_path, 0), Fault()) == 0
         for kill in range(_KILLS):
             other = _others(tmp_path, kill + 1)
             mode = ("before", "after")[kill % 2]
             at = 1 + (kill * 7) % calls[0]
             assert merge(other, Fault(mode, at)) == -9
+            read_again(2)  # the second time begins after the kill
             assert merge(other, Fault()) == 0
-        time.sleep(0.1)
-        said, complained = reader.communicate("enough\n", timeout=60)
+        read_again(2)
+        said, complained = reader.communicate("enough\n", timeout=300)
         assert reader.returncode == 0, complained
     counts = json.loads(said)
     assert counts["cells"] == len(cells) + _CELLS * (_KILLS + 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import signal
 import subprocess
 import time
@@ -51,7 +52,7 @@ METHODS = [
     "samt:meta_batch=next,order=cyclic",
     "samt:meta_batch=fresh,radius=2",
     "samt:meta_batch=same,blocks=1,weight_decay=0.01,max_grad_norm=1",
-    "samt-auto",  # annealed, what a step is depends on how many there will be
+    "auto-samt",  # annealed, what a step is depends on how many there will be
     "sgd:momentum=0.9",
     "adam",
     "sgd-hd:lr=0.01,momentum=0.9,rule=multiplicative",
@@ -97,25 +98,29 @@ def test_stopped_in_the_middle_of_an_epoch(
     assert_same_run(tmp_path / "stopped", tmp_path / "whole")
 
 
-def started(*arguments: str | Path) -> subprocess.Popen[str]:
+def started(*arguments: str | Path) -> subprocess.Popen[bytes]:
+    """A process that is never ahead of its reader by more than a page: some eighty epochs."""
     command = [*COMMAND, *(str(argument) for argument in arguments)]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, env=ENVIRONMENT, stdout=pipe, stderr=pipe, text=True)
+    process = subprocess.Popen(command, env=ENVIRONMENT, stdout=pipe, stderr=pipe, bufsize=0)
+    assert process.stdout is not None
+    fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)
+    return process
 
 
-def epochs_until(process: subprocess.Popen[str], epoch: int) -> None:
+def epochs_until(process: subprocess.Popen[bytes], epoch: int) -> None:
     """Read the output until an epoch is reported."""
     assert process.stdout is not None
     for line in process.stdout:
-        if f"epoch {epoch}/" in line:
+        if f"epoch {epoch}/".encode() in line:
             return
     raise AssertionError(process.stderr.read() if process.stderr else "")
 
 
 @pytest.fixture
-def processes() -> Iterator[list[subprocess.Popen[str]]]:
+def processes() -> Iterator[list[subprocess.Popen[bytes]]]:
     """Processes that are ended with the test."""
-    running: list[subprocess.Popen[str]] = []
+    running: list[subprocess.Popen[bytes]] = []
     yield running
     for process in running:
         process.kill()
@@ -124,9 +129,9 @@ def processes() -> Iterator[list[subprocess.Popen[str]]]:
 
 SHARED = (
     *("--data", "mnist", "--hidden", "16", "--batch-size", "16"),
-    *("--epochs", "30", "--threads", "1", "--device", "cpu"),
+    *("--epochs", "100", "--threads", "1", "--device", "cpu"),
 )
-WITH_SAMT = ("--step-size", "element", "--dropout", "0.2")
+WITH_SAMT = ("--optimizer", "samt", "--step-size", "element", "--dropout", "0.2")
 
 
 @pytest.mark.parametrize(
@@ -137,7 +142,7 @@ WITH_SAMT = ("--step-size", "element", "--dropout", "0.2")
 def test_killed_again_and_again(
     tmp_path: Path,
     data_dir: Path,
-    processes: list[subprocess.Popen[str]],
+    processes: list[subprocess.Popen[bytes]],
     method: tuple[str, ...],
 ) -> None:
     arguments: tuple[str | Path, ...]
@@ -151,13 +156,13 @@ def test_killed_again_and_again(
         process.send_signal(signal.SIGKILL)
         process.communicate()
         assert process.returncode == -signal.SIGKILL
-        assert epoch <= len(checkpoint(tmp_path / "killed")["metrics"]) - 1 < 30
+        assert epoch <= len(checkpoint(tmp_path / "killed")["metrics"]) - 1 < 100
     assert samt_process(*arguments, tmp_path / "killed", "--resume").code == 0
     assert_same_run(tmp_path / "killed", tmp_path / "whole")
 
 
 def test_ctrl_c_says_how_to_continue_and_that_works(
-    tmp_path: Path, data_dir: Path, processes: list[subprocess.Popen[str]]
+    tmp_path: Path, data_dir: Path, processes: list[subprocess.Popen[bytes]]
 ) -> None:
     shared = (*SHARED, *WITH_SAMT)
     arguments = ("train", *shared, "--data-dir", data_dir, "--run-dir", tmp_path / "run")
@@ -165,7 +170,7 @@ def test_ctrl_c_says_how_to_continue_and_that_works(
     processes.append(process)
     epochs_until(process, 3)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    err = process.communicate(timeout=300)[1].decode()
     assert process.returncode == 130
     assert len(err.splitlines()) == 1
     command = err.split("continue with: samt ")[1].split()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,8 +35,8 @@ def one_after_the_other(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def ray_cluster() -> Iterator[str]:
-    """Address of a cluster of two nodes, in processes of their own."""
+def ray_cluster() -> Iterator[tuple[str, psutil.Process]]:
+    """Address of a cluster of two nodes, and the process that has started its processes."""
     code = (
         "import sys, logging\n"
         "from ray.cluster_utils import Cluster\n"
@@ -47,7 +47,7 @@ def ray_cluster() -> Iterator[str]:
         "sys.stdin.read()\n"
         "cluster.shutdown()\n"
     )
-    with subprocess.Popen(
+    with psutil.Popen(
         [sys.executable, "-c", code],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -57,7 +57,8 @@ def ray_cluster() -> Iterator[str]:
     ) as process:
         assert process.stdout is not None
         lines = (line.split() for line in process.stdout)
-        yield next(words[1] for words in lines if words[:1] == ["address"])
+        address = next(words[1] for words in lines if words[:1] == ["address"])
+        yield address, psutil.Process(process.pid)
         process.communicate("")
 
 
@@ -72,25 +73,31 @@ def test_a_dask_cluster_gives_the_same_results(tmp_path: Path, one_after_the_oth
 
 
 def test_a_ray_cluster_gives_the_same_results_though_a_worker_is_killed(
-    tmp_path: Path, one_after_the_other: Path, ray_cluster: str
+    tmp_path: Path, one_after_the_other: Path, ray_cluster: tuple[str, psutil.Process]
 ) -> None:
+    address, cluster = ray_cluster
     killed: list[int] = []
 
+    def watching() -> list[psutil.Process]:
+        """Ray's workers that watch a cell: each has the nursery, and that has the cell."""
+        found = []
+        for process in cluster.children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if "PoolActor" in " ".join(process.cmdline()) and any(
+                    child.children() for child in process.children()
+                ):
+                    found.append(process)
+        return found
+
     def kill() -> None:
-        """One of Ray's workers, while it watches a cell."""
-        wait_until(lambda: any((tmp_path / "results" / "running").glob("*.json")))
-        time.sleep(0.2)
-        for process in psutil.process_iter(["name", "cmdline"]):
-            command = " ".join(process.info["cmdline"] or [])
-            if "PoolActor" in command and process.children(recursive=True):
-                process.kill()
-                killed.append(process.pid)
-                return
+        process = wait_until(watching)[0]
+        process.kill()
+        killed.append(process.pid)
 
     thread = threading.Thread(target=kill)
     thread.start()
     file = write_grid(tmp_path / "grid.yaml", _GRID)
-    finish(file, tmp_path / "results", "--backend", "ray", "--address", ray_cluster)
+    finish(file, tmp_path / "results", "--backend", "ray", "--address", address)
     thread.join()
     assert len(killed) == 1
     assert_same(numbers(tmp_path / "results"), numbers(one_after_the_other))
@@ -123,7 +130,7 @@ def test_a_cluster_that_is_not_there_is_one_line(
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=300,
     )
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1

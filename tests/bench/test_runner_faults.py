@@ -16,7 +16,7 @@ from samt.bench.experiments.store import Store
 from .faults import NONE, Disturbed, Fault, Victims, victims
 from .grids import assert_same, numbers, stamps, write_grid
 
-_GRID = "width: 8\nbudget: {epochs: 4}\nmethods: [samt-auto, sgd]\n"
+_GRID = "width: 8\nbudget: {epochs: 4}\nmethods: [auto-samt, sgd]\n"
 _TEN_YEARS = 315_360_000
 # Some calls by default; all of them by hand:
 # SAMT_TEST_FAULTS=all pytest tests/bench/test_runner_faults.py

@@ -86,14 +86,14 @@ def test_kills_of_runner_and_workers_lose_nothing_and_change_nothing(
 def test_a_cell_whose_process_always_dies_is_kept_as_killed_and_tried_again(
     tmp_path: Path,
 ) -> None:
-    grid = "width: 8\nbudget: {epochs: 500}\nmethods: [sgd]\n"
+    grid = "width: 8\nbudget: {epochs: 1500}\nmethods: [sgd]\n"
     file, results = write_grid(tmp_path / "grid.yaml", grid), tmp_path / "results"
     store = Store(str(results))
     with running(file, results) as runner:
         killed: set[int] = set()
         while runner.poll() is None:
             for worker in descendants(runner)[1:]:
-                if worker.pid not in killed and time.time() - worker.create_time() > 0.3:
+                if worker.pid not in killed:
                     killed.add(worker.pid)
                     worker.kill()
             time.sleep(0.01)
@@ -120,7 +120,7 @@ def test_a_stopped_run_says_how_to_go_on_and_goes_on_inside_its_cells(
     with running(file, stopped) as runner:
         wait_until(lambda: any((stopped / "checkpoints").glob("*.pt")))
         runner.send_signal(getattr(signal, name))
-        _, err = runner.communicate(timeout=30)
+        _, err = runner.communicate(timeout=300)
     assert runner.returncode == 130
     assert err.count("\n") == 1
     assert "go on with: samt run" in err
@@ -139,7 +139,7 @@ def test_two_runners_share_a_folder_and_no_cell_runs_twice(
 ) -> None:
     file, results = write_grid(tmp_path / "grid.yaml", _GRID), tmp_path / "results"
     with running(file, results) as one, running(file, results) as two:
-        outputs = [process.communicate(timeout=120) for process in (one, two)]
+        outputs = [process.communicate(timeout=600) for process in (one, two)]
     assert [one.returncode, two.returncode] == [0, 0], outputs
     assert_same(numbers(results), numbers(undisturbed))
     assert not list(results.rglob("*.tmp"))

@@ -162,15 +162,15 @@ def test_the_suite_from_run_to_page(tmp_path: Path) -> None:
     assert shown.code == 0, shown.err
     assert "of 3 problems" in " ".join(shown.out.split())
     page = tmp_path / "page.md"
-    page.write_text("# Title\n<!-- suite, SAMT auto -->\n<!-- end of suite, SAMT auto -->\nrest\n")
+    page.write_text("# Title\n<!-- suite, AutoSAMT -->\n<!-- end of suite, AutoSAMT -->\nrest\n")
     wrote = samt_process("results", "standing", "suite-*", "--into", str(page), *place)
-    assert "suite, SAMT auto in " in wrote.out
+    assert "suite, AutoSAMT in " in wrote.out
     text = page.read_text()
     assert "| suite-digits-smoke | accuracy in % |" in text
     assert "| suite-diabetes-smoke | RMSE |" in text
-    assert text.endswith("<!-- end of suite, SAMT auto -->\nrest\n")
+    assert text.endswith("<!-- end of suite, AutoSAMT -->\nrest\n")
     for arguments, cure in (
-        (("suite-*", "--of", "SAMT"), "did you mean"),
+        (("suite-*", "--of", "AutoSAM"), "did you mean"),
         (("nothing",), "samt results list shows all"),
         (("suite-*", "--into", str(tmp_path / "none.md")), "check --into"),
     ):
@@ -217,7 +217,7 @@ def test_the_tables_of_the_documentation_are_those_of_the_results(tmp_path: Path
     into = ("--results", results, "--into", str(copy))
     for command in (
         ("standing", "suite-*"),
-        ("standing", "suite-*", "--of", "SAMT auto told"),
+        ("standing", "suite-*", "--of", "AutoSAMT told"),
         ("dependence", "initial-step"),
     ):
         assert samt_process("results", *command, *into).code == 0

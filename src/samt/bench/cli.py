@@ -21,7 +21,7 @@ from samt.bench.commands import run as run_command
 from samt.bench.comparison import Comparison, Result, folder_name, summaries_csv, summary
 from samt.bench.data import Dataset
 from samt.bench.errors import SettingsError, UserError, brief, is_out_of_memory
-from samt.bench.method_specs import parse_spec
+from samt.bench.method_specs import DEFAULT_METHOD, parse_spec
 from samt.bench.report.progress import metric_text, watch
 from samt.bench.report.tables import comparison_table
 from samt.bench.results import Record, RunFolder
@@ -100,11 +100,11 @@ def train(
 
     Examples:
 
-      samt train --data digits --optimizer samt-auto --epochs 20
+      samt train --data digits --epochs 20
 
-      samt train --run-dir runs/digits-mlp-samt-auto-seed0 --epochs 40 --resume
+      samt train --run-dir runs/digits-mlp-auto-samt-seed0 --epochs 40 --resume
 
-      samt train --data mnist --data-dir ~/data --hidden 512,512 --step-size row --lr 0.3
+      samt train --data mnist --data-dir ~/data --hidden 512,512 --optimizer samt --step-size row
     """
     return _train(locals())
 
@@ -137,9 +137,9 @@ def compare(
 
       samt compare --data digits --epochs 20
 
-      samt compare --data diabetes --seeds 5 samt-auto samt:step_size=element,lr=0.05 sgd:lr=0.01
+      samt compare --data diabetes --seeds 5 auto-samt samt:step_size=element,lr=0.05 sgd:lr=0.01
 
-      samt compare --data fashion-mnist --model cnn --run-dir runs/fashion --resume samt-auto adam
+      samt compare --data fashion-mnist --model cnn --run-dir runs/fashion --resume auto-samt adam
     """
     return _compare(locals())
 
@@ -180,10 +180,13 @@ def _train(written: Mapping[str, Any]) -> int:
     fields = _fields(written)
     optimizer, resume, overwrite = written["optimizer"], written["resume"], written["overwrite"]
     _refuse_both(resume, overwrite)
-    spec = parse_spec(optimizer or "samt", flags)
+    path: Path | None = written["run_dir"]
+    stored = RunFolder(path).stored_settings() if resume and path else None
+    spec = parse_spec(optimizer or (stored["method"] if stored else DEFAULT_METHOD), flags)
     settings = Settings(method=spec, **fields)
-    path = written["run_dir"] or _default_folder(settings, folder_name(spec.label, settings.seed))
-    stored = RunFolder(path).stored_settings() if resume else None
+    if path is None:
+        path = _default_folder(settings, folder_name(spec.label, settings.seed))
+        stored = RunFolder(path).stored_settings() if resume else None
     if stored is not None:
         settings = resumed_settings(settings, stored, [*fields, *(["method"] if optimizer else [])])
     run = Run(settings, _load(settings), path, resume=resume, overwrite=overwrite)

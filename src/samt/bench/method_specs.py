@@ -14,6 +14,7 @@ from samt.bench.errors import SettingsError, brief
 from samt.bench.schedules import SCHEDULES
 from samt.errors import suggestion
 
+DEFAULT_METHOD = "auto-samt"
 MOST_WHOLE = 1_000_000  # of what an option counts
 
 Value: TypeAlias = str | float | int | bool | None
@@ -86,8 +87,10 @@ def _checked(name: str, given: Mapping[str, str]) -> dict[str, Value]:
     values = {option: spec.default for option, spec in known.items()}
     for option, text in given.items():
         if option not in known:
+            owners = [method for method, options in METHOD_OPTIONS.items() if option in options]
+            elsewhere = f" (it is one of {', '.join(owners)})" if owners else ""
             raise SettingsError(
-                f"method '{name}' has no option '{option}': {suggestion(option, known)}"
+                f"method '{name}' has no option '{option}'{elsewhere}: {suggestion(option, known)}"
             )
         try:
             values[option] = known[option].parse(text)
@@ -232,6 +235,19 @@ _SCHEDULE = {"schedule": Option("constant", _choice(*SCHEDULES))}
 
 # The defaults are those of the constructors in samt; tests compare them.
 METHOD_OPTIONS: dict[str, dict[str, Option]] = {
+    "auto-samt": {
+        "lr": Option(0.1, _number(above=0.0, below=1e30)),
+        "beta1": Option(0.9, _beta),
+        "beta2": Option(0.99, _beta),
+        "eps": Option(1e-8, _positive),
+        "weight_decay": Option(0.0, _not_negative),
+        "meta_every": Option(60, _whole(2)),
+        "meta_lr": Option(0.85, _not_negative),
+        "eta_hidden": Option(64, _count),
+        "projection": Option("tanh", _choice("tanh", "sigmoid")),
+        "blocks": Option(None, _or_none(_count)),
+        "annealed": Option(False, _flag),  # whether it is told the number of steps
+    },
     "samt": {
         "lr": Option(0.1, _step_size),
         "step_size": Option("scalar", _choice("scalar", "row", "column", "element")),
@@ -249,19 +265,6 @@ METHOD_OPTIONS: dict[str, dict[str, Option]] = {
         "max_grad_norm": Option(None, _or_none(_positive)),
         "blocks": Option(None, _or_none(_count)),
         **_SCHEDULE,
-    },
-    "samt-auto": {
-        "lr": Option(0.1, _number(above=0.0, below=1e30)),
-        "beta1": Option(0.9, _beta),
-        "beta2": Option(0.99, _beta),
-        "eps": Option(1e-8, _positive),
-        "weight_decay": Option(0.0, _not_negative),
-        "meta_every": Option(60, _whole(2)),
-        "meta_lr": Option(0.85, _not_negative),
-        "eta_hidden": Option(64, _count),
-        "projection": Option("tanh", _choice("tanh", "sigmoid")),
-        "blocks": Option(None, _or_none(_count)),
-        "annealed": Option(False, _flag),  # whether it is told the number of steps
     },
     "sgd": {
         "lr": Option(0.1, _step_size),

@@ -13,11 +13,11 @@ from schedulefree import AdamWScheduleFree
 from torch import Tensor, nn
 
 import samt
-from samt import AutoSAMT
 from samt.baselines import SGDHD, AdamHD, Dante, SGDNesterovHD
 from samt.bench.errors import SettingsError
 from samt.bench.method_specs import SOLVERS, MethodSpec
 from samt.bench.schedules import SCHEDULES
+from samt.block_optimizer import BlockOptimizer
 
 Batch: TypeAlias = tuple[Tensor, Tensor]
 LossFunction: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -137,18 +137,22 @@ class OptimizerMethod(Method):
 class WatchedMethod(OptimizerMethod):
     """An optimizer with a history of its step sizes; arguments as of `OptimizerMethod`."""
 
-    optimizer: samt.AutoSAMT
+    optimizer: BlockOptimizer
 
     def __init__(
         self,
         model: nn.Module,
         loss_fn: LossFunction,
-        optimizer: samt.AutoSAMT,
+        optimizer: BlockOptimizer,
         schedule: str = "constant",
     ) -> None:
         super().__init__(model, loss_fn, optimizer, schedule)
         self._names = [str(group["name"]) for group in optimizer.param_groups]
         self._history = samt.History(optimizer)
+
+    @property
+    def passes(self) -> tuple[int, int]:
+        return self.optimizer.passes
 
     def start_epoch(self, steps: int) -> None:
         self._history.clear()
@@ -164,7 +168,7 @@ class WatchedMethod(OptimizerMethod):
     def epoch_step_sizes(self) -> dict[str, float]:
         readings: dict[str, list[float]] = {name: [] for name in self._names}
         for row in self._history.rows:
-            readings[row["block"]].append(row["step_size"])
+            readings[row["block"]].append(row["eta"])
         return {
             name: math.fsum(values) / len(values) if values else math.nan
             for name, values in readings.items()
@@ -178,7 +182,7 @@ class WatchedMethod(OptimizerMethod):
 
 
 class SamtMethod(WatchedMethod):
-    """SAMT, or what is built on it; arguments as of `OptimizerMethod`."""
+    """SAMT; arguments as of `OptimizerMethod`."""
 
     optimizer: samt.SAMT
 
@@ -186,11 +190,9 @@ class SamtMethod(WatchedMethod):
         self, model: nn.Module, loss_fn: LossFunction, optimizer: samt.SAMT, schedule: str
     ) -> None:
         super().__init__(model, loss_fn, optimizer, schedule)
-        self._fresh = optimizer.defaults["meta_batch"] == "fresh"
         defaults = optimizer.defaults
-        # Dante, which is built on SAMT, has its own word for it.
-        inner_steps = defaults.get("inner_iterations", defaults["inner_steps"])
-        self.updates_per_step = float(inner_steps)
+        self._fresh = defaults["meta_batch"] == "fresh"
+        self.updates_per_step = float(defaults["inner_steps"])
         if defaults["order"] == "cyclic":
             self.updates_per_step /= len(self._names)
 
@@ -202,9 +204,25 @@ class SamtMethod(WatchedMethod):
         assert loss is not None  # it is None only without a closure
         return loss
 
-    @property
-    def passes(self) -> tuple[int, int]:
-        return self.optimizer.passes.forward, self.optimizer.passes.backward
+
+class DanteMethod(WatchedMethod):
+    """Dante; arguments as of `OptimizerMethod`."""
+
+    optimizer: Dante
+
+    def __init__(
+        self, model: nn.Module, loss_fn: LossFunction, optimizer: Dante, schedule: str
+    ) -> None:
+        super().__init__(model, loss_fn, optimizer, schedule)
+        if optimizer.defaults["fresh_batches"]:  # a step is one iteration on one layer
+            self.updates_per_step = 1 / len(self._names)
+        else:
+            self.updates_per_step = float(optimizer.defaults["inner_iterations"])
+
+    def step(self, batch: Batch, following: Callable[[], Batch]) -> Tensor | float:
+        loss = self.optimizer.step(samt.closure(self.model, self.loss_fn, *batch))
+        assert loss is not None  # it is None only without a closure
+        return loss
 
 
 class GradientMethod(OptimizerMethod):
@@ -255,12 +273,12 @@ class ScheduleFreeMethod(GradientMethod):
 
 
 class AutoMethod(WatchedMethod):
-    """The variant of SAMT that needs no tuning; arguments as of `OptimizerMethod`."""
+    """AutoSAMT; arguments as of `OptimizerMethod`."""
 
-    optimizer: AutoSAMT
+    optimizer: samt.AutoSAMT
 
     def __init__(
-        self, model: nn.Module, loss_fn: LossFunction, optimizer: AutoSAMT, annealed: bool
+        self, model: nn.Module, loss_fn: LossFunction, optimizer: samt.AutoSAMT, annealed: bool
     ) -> None:
         super().__init__(model, loss_fn, optimizer)
         self._annealed = annealed
@@ -273,11 +291,6 @@ class AutoMethod(WatchedMethod):
         inputs, targets = batch
         loss: Tensor = self.optimizer.step(lambda: self.loss_fn(self.model(inputs), targets))
         return loss
-
-    @property
-    def passes(self) -> tuple[int, int]:
-        steps = self.optimizer.param_groups[0]["calls"]
-        return steps, steps
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         planned = self.optimizer.param_groups[0]["total_steps"]
@@ -384,14 +397,14 @@ def build(
         raise SettingsError("nesterov=true needs momentum: add momentum=0.9")
     # For SGD and Adam groups of one module each change no number; tables and plots name them.
     groups = samt.blocks(model, options.pop("blocks", None))
-    if spec.name == "samt-auto":
+    if spec.name == "auto-samt":
         annealed = options.pop("annealed")
-        return AutoMethod(model, loss_fn, AutoSAMT(groups, **options, seed=seed), annealed)
+        return AutoMethod(model, loss_fn, samt.AutoSAMT(groups, **options, seed=seed), annealed)
     schedule = options.pop("schedule", "constant")
     if spec.name == "samt":
         return SamtMethod(model, loss_fn, samt.SAMT(groups, **options, seed=seed), schedule)
     if spec.name == "dante":
-        return SamtMethod(model, loss_fn, Dante(groups, **options), schedule)
+        return DanteMethod(model, loss_fn, Dante(groups, **options), schedule)
     if spec.name == "schedule-free":
         return ScheduleFreeMethod(model, loss_fn, AdamWScheduleFree(groups, **options))
     return GradientMethod(model, loss_fn, _OPTIMIZERS[spec.name](groups, **options), schedule)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeAlias
 import typer
 
 from samt.bench.data import DATASETS
-from samt.bench.method_specs import METHOD_OPTIONS
+from samt.bench.method_specs import DEFAULT_METHOD, METHOD_OPTIONS
 from samt.bench.models import MODELS
 from samt.bench.settings import Settings
 
@@ -20,7 +20,7 @@ _DATA, _MODEL, _RUN = "Data", "Model", "Run"
 _METHOD = "Method"
 _SAMT = "Options of samt, with its defaults; other methods take those that they have"
 # What `samt compare` compares unless it is told otherwise.
-DEFAULT_METHODS = ("samt-auto", "samt", "samt:step_size=row", "sgd", "adam")
+DEFAULT_METHODS = (DEFAULT_METHOD, "samt", "samt:step_size=row", "sgd", "adam")
 
 
 def _flag(name: str, help_text: str, panel: str, default: object, **more: Any) -> Any:
@@ -108,11 +108,11 @@ Optimizer: TypeAlias = Annotated[
     str | None,
     _flag(
         "--optimizer",
-        f"Method: {', '.join(METHOD_OPTIONS)}; samt is the published one, samt-auto the default "
-        "in Python. Options may follow, as in sgd:momentum=0.9; docs/experiments.md lists those of "
-        "every method.",
+        f"Method: {', '.join(METHOD_OPTIONS)}; auto-samt needs nothing chosen, samt is the "
+        "published one. Options may follow, as in sgd:momentum=0.9; docs/experiments.md lists "
+        "those of every method.",
         _METHOD,
-        "samt",
+        DEFAULT_METHOD,
         metavar="METHOD",
     ),
 ]
@@ -120,7 +120,7 @@ InitialStepSize: TypeAlias = Annotated[
     str | None,
     _flag(
         "--lr",
-        "Step size; where the method learns it, the initial one (to samt-auto a hint).",
+        "Step size; where the method learns it, the initial one (to auto-samt a hint).",
         _METHOD,
         _default_step_sizes(),
         metavar="FLOAT",

@@ -14,7 +14,13 @@ import torch
 import samt
 from samt.bench.data import Dataset
 from samt.bench.errors import SettingsError, brief
-from samt.bench.method_specs import MOST_WHOLE, MethodSpec, parse_spec, whole_number
+from samt.bench.method_specs import (
+    DEFAULT_METHOD,
+    MOST_WHOLE,
+    MethodSpec,
+    parse_spec,
+    whole_number,
+)
 
 _LARGEST_SEED = 2**40  # the largest that SAMT takes
 _MOST_THREADS = 1024
@@ -41,7 +47,7 @@ class Settings:
         threads: threads of torch, or None for torch's own choice.
     """
 
-    method: MethodSpec = field(default_factory=lambda: parse_spec("samt"))
+    method: MethodSpec = field(default_factory=lambda: parse_spec(DEFAULT_METHOD))
     data: str = "digits"
     data_dir: Path | None = None
     model: str = "mlp"

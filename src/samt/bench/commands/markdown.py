@@ -41,7 +41,7 @@ def standing(
     ],
     of: Annotated[
         str, typer.Option("--of", help="The method that is judged.", metavar="METHOD")
-    ] = "SAMT auto",
+    ] = "AutoSAMT",
     against: Annotated[
         list[str] | None,
         typer.Option(
@@ -60,10 +60,10 @@ def standing(
 
       samt results standing "suite-*"
 
-      samt results standing "suite-*" --of "SAMT paper" --against Prodigy
+      samt results standing "suite-*" --of "SAMT" --against Prodigy
 
-      samt results standing "suite-*" --into page.md   # between <!-- suite, SAMT auto --> and
-      <!-- end of suite, SAMT auto -->
+      samt results standing "suite-*" --into page.md   # between <!-- suite, AutoSAMT --> and
+      <!-- end of suite, AutoSAMT -->
     """
     store = Store(results)
     others = against or ["SGD tuned", "Adam tuned"]

@@ -25,8 +25,8 @@ _BENCH = (
 # A better message must cost no result.
 _WORDS = ("errors.py",)
 _MODULES = {
-    "samt": "optimizer.py",
-    "samt-auto": "auto.py",
+    "samt": "alternating/samt.py",
+    "auto-samt": "auto/auto_samt.py",
     "dante": "baselines/dante.py",
     "sgd-hd": "baselines/hypergradient.py",
     "sgdn-hd": "baselines/hypergradient.py",
@@ -63,7 +63,7 @@ def _files(method: str) -> set[Path]:
     """The source files that a method's numbers depend on."""
     files = {_PACKAGE / name for name in _BENCH}
     if "blocks" in METHOD_OPTIONS[method]:
-        files |= _closure(_PACKAGE / "blocks.py")
+        files |= _closure(_PACKAGE / "partition.py")
     if method in SOLVERS:
         return files | _closure(_path(SOLVERS[method].__module__))
     module = _MODULES[method]
