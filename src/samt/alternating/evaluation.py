@@ -10,7 +10,7 @@ those of before.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from types import TracebackType
 from typing import Any, NamedTuple, TypeAlias
@@ -60,6 +60,7 @@ class RepeatedEvaluation:
         count: the number of evaluations so far.
         draws: whether the first evaluation drew random numbers.
         keeps: whether the first evaluation set attributes of modules or of the loss.
+        undo: the tensors that the step changes, with copies to put back if it fails.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class RepeatedEvaluation:
         self._averages = ranks.are_several
         self._habits = habits
         self._records: dict[int, Record] = {}  # by the id of the closure
-        self._undo: list[tuple[Tensor, Tensor]] = []
+        self.undo: list[tuple[Tensor, Tensor]] = []
         self._was_tried = False
         self._after_first: Surroundings | None = None
 
@@ -109,29 +110,18 @@ class RepeatedEvaluation:
         for parameter in self._trainable:
             parameter.grad = None
         if kind is not None:
-            take_back(self._undo)
+            take_back(self.undo)
             self._before.restore()
         elif self._after_first is not None:
             self._after_first.restore()
         for replay in reversed(list(self._replays.values())):  # they may share modules
             replay.end_step()
 
-    def about_to_change(self, block: int, undo: Undo = ()) -> None:
-        """Say that a block is going to change.
-
-        Args:
-            block: the block's number.
-            undo: the tensors that will change, with copies to take them back if a later
-                evaluation raises.
-        """
-        self._undo += undo
-        for record in self._records.values():
-            record.changed.add(block)
-
     def gradients(
         self,
         closure: Callable[[], Any],
         blocks: Mapping[int, Sequence[Tensor]],
+        changed: Collection[int],
         next_changed: int | None,
     ) -> Evaluated:
         """Evaluate the loss and differentiate it with respect to some blocks.
@@ -140,6 +130,7 @@ class RepeatedEvaluation:
             closure: a function that returns the loss; it may call `backward` and `zero_grad`.
             blocks: the parameters of some blocks, by the number of the block. All other
                 parameters are taken as constants.
+            changed: the numbers of the blocks that changed since the last evaluation.
             next_changed: the number of the block that changes before the closure's next
                 evaluation; None if there is no next evaluation.
 
@@ -149,6 +140,8 @@ class RepeatedEvaluation:
             UnsupportedGradientError: a gradient is sparse, or a hook would never run.
         """
         own = [p for block in blocks.values() for p in block if id(p) in self._trainable_ids]
+        for record in self._records.values():
+            record.changed.update(changed)
         loss, found = None, None
         if own or not self._trainable:
             loss, found = self._evaluate(closure, own, own, (list(blocks), next_changed))

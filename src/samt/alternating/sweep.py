@@ -97,6 +97,7 @@ class Sweep:
         self._closure = closure
         self._meta = meta
         self._groups = groups
+        self._changed: set[int] = set()  # the blocks that changed since the last evaluation
 
     def run(self, numbers: FiniteNumbers, updated: Updated) -> Loss:
         """Solve each block's sub-problem approximately, one after the other.
@@ -110,6 +111,12 @@ class Sweep:
         """
         self._check_finite = numbers.check
         updates = [block for block in self.blocks for _ in range(block.inner_steps)]
+        last = updates[-1] if updates and updates.count(updates[-1]) == 1 else None
+        for block in self.blocks:
+            # The last update can be refused before it moves a weight, unless it looks ahead.
+            self.evaluation.undo += block.snapshot(
+                whole=block is not last or block.looks_ahead or _on_accelerator(block)
+            )
         known: Evaluated | None = None
         losses = []
         try:
@@ -136,11 +143,10 @@ class Sweep:
             An evaluation of S at the new weights, for the update that follows; None if there
             was none.
         """
-        undoable = following is not None or block.looks_ahead or _on_accelerator(block)
-        self.evaluation.about_to_change(block.index, block.snapshot(whole=undoable))
         if block.learns_from_next:
             block.learn(g, self._check_finite)
         block.descend(g, self._check_finite)
+        self._changed.add(block.index)
         if not block.looks_ahead:
             return None
         if block.kind == "same" and following is not None:
@@ -159,8 +165,10 @@ class Sweep:
         result = self.evaluation.gradients(
             closure,
             {block.index: block.parameters for block in blocks},
-            None if next_changed is None else next_changed.index,
+            changed=self._changed,
+            next_changed=None if next_changed is None else next_changed.index,
         )
+        self._changed = set()
         group = blocks[0].group if blocks else self._groups[0]
         group["passes"] += self.evaluation.count - count
         self._check_finite(result.loss, "the loss", group["name"] if blocks else None)
