@@ -71,13 +71,11 @@ BLOCKS = {
 ALTERNATING = {
     *BLOCKS,
     "closures.py",
-    *("alternating/evaluation.py", "alternating/oagd.py", "alternating/observer.py"),
-    *("alternating/replay.py", "alternating/surroundings.py", "alternating/sweep.py"),
+    *("alternating/evaluation.py", "alternating/oagd.py", "alternating/replay.py"),
+    *("alternating/state.py", "alternating/surroundings.py", "alternating/sweep.py"),
 }
-RATES = {
-    *("baselines/hypergradient.py", "baselines/hypergradient_base.py"),
-    *("baselines/hypergradient_rule.py", "auto/finite.py", "tensors/finite.py", "partition.py"),
-}
+RATES = {*BLOCKS, "baselines/hypergradient.py", "baselines/hypergradient_base.py"}
+OPTIONS = {"options.py", "eta_model.py", "step_size.py"}
 CONTAINED = {
     "samt": {*ALTERNATING, "alternating/samt.py", "alternating/compiled.py"},
     "auto-samt": {
@@ -91,7 +89,10 @@ CONTAINED = {
     "prodigy": set(),
     "schedule-free": set(),
     **{
-        name: {"baselines/layerwise.py", "baselines/proximal.py", f"baselines/{module}.py"}
+        name: {
+            *OPTIONS,
+            *("baselines/layerwise.py", "baselines/proximal.py", f"baselines/{module}.py"),
+        }
         for name, module in zip(SOLVERS, ("dladmm", "mdlam", "bcd", "scaled_admm"), strict=True)
     },
 }  # fmt: skip
@@ -207,7 +208,7 @@ def test_what_means_something_else_is_another_version(package: Path, old: str, n
 AFFECTED = {
     "bench/models.py": set(METHOD_OPTIONS),
     "bench/data/splits.py": set(),  # the checksum of the data stands for it
-    "eta_model.py": {"samt", "auto-samt", "dante"},
+    "eta_model.py": {"samt", "auto-samt", "dante", *HD, *SOLVERS},  # its words are options
     "baselines/hypergradient.py": HD,
     "baselines/mdlam.py": {"mdlam"},
 }

@@ -282,9 +282,10 @@ class HypergradientDescent(torch.optim.Optimizer, ABC):
         finally:
             hook.remove()
         for group, own in zip(self.param_groups, names, strict=True):
-            group.pop("param_names", None)
             if own is not None:
-                group["param_names"] = own
+                group["param_names"] = own  # in its place, where the state dict has names, too
+            else:
+                group.pop("param_names", None)
 
 
 def next_lr(group: Group, gradients: Tensors, updates: Tensors) -> Tensor:
