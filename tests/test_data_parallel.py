@@ -280,6 +280,13 @@ def test_a_copy_keeps_its_process_group_and_a_pickle_asks_for_it(two: World) -> 
     two.run(copies)
 
 
+def plain_loss(model: nn.Module, data: Any, backward: bool) -> Tensor:
+    loss: Tensor = LOSS(model(data[0]), data[1])
+    if backward:
+        loss.backward()
+    return loss
+
+
 def refusals(rank: int, size: int) -> None:
     model = mlp()
     group: Any = dist.group.WORLD
@@ -288,6 +295,12 @@ def refusals(rank: int, size: int) -> None:
     optimizer = samt.SAMT(samt.blocks(parallel))
     with pytest.raises(OptionError, match="build it with process_group="):
         optimizer.step(samt.closure(parallel, LOSS, *data))
+    for backward in (False, True):
+        optimizer = samt.SAMT(samt.blocks(parallel), meta_batch="same")
+        before = [parameter.detach().clone() for parameter in model.parameters()]
+        with pytest.raises(OptionError, match="averages nothing here"):
+            optimizer.step(partial(plain_loss, parallel, data, backward))
+        assert all(map(torch.equal, model.parameters(), before))
     with pytest.raises(OptionError, match="leave out compile"):
         samt.SAMT(samt.blocks(model), compile=True, process_group=group)
     model = mlp().float()

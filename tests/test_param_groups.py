@@ -138,7 +138,6 @@ WRONG_GROUPS: dict[str, tuple[dict[str, Any], type[Exception]]] = {
         {"params": [nn.Parameter(torch.ones(2, dtype=torch.complex64))]},
         errors.UnsupportedGradientError,
     ),
-    "no names": ({"param_names": None}, ValueError),
 }
 
 
@@ -149,7 +148,6 @@ def test_a_block_that_is_refused_is_not_added(what: str) -> None:
     optimizer = samt.SAMT(samt.blocks(model))
     twin_optimizer = samt.SAMT(samt.blocks(twin))
     group = {"params": [nn.Parameter(torch.ones(2))], "param_names": ["extra"], **wrong}
-    group = {key: value for key, value in group.items() if value is not None}
     with pytest.raises(error) as caught:
         optimizer.add_param_group(group)
     assert "\n" not in str(caught.value)
@@ -157,6 +155,14 @@ def test_a_block_that_is_refused_is_not_added(what: str) -> None:
     train(model, optimizer)
     train(twin, twin_optimizer)
     assert_same(optimizer.state_dict(), twin_optimizer.state_dict())
+
+
+def test_a_block_without_names_beside_blocks_with_names_gets_names() -> None:
+    optimizer = samt.SAMT(samt.blocks(start()))
+    layer = nn.Linear(2, 2).double()
+    optimizer.add_param_group({"params": list(layer.parameters()), "name": "extra"})
+    assert optimizer.param_groups[-1]["param_names"] == ["extra[0]", "extra[1]"]
+    assert all(optimizer.state[parameter] for parameter in layer.parameters())
 
 
 @pytest.mark.parametrize("order", ["forward", "cyclic"])

@@ -62,6 +62,8 @@ class BlockOptimizer(torch.optim.Optimizer):
     - `params`, `param_names`: the parameters and their names.
     - `name`: the name of the block.
     - `calls`: the number of steps so far, the same in all groups.
+    - `passes`: the number of forward and backward passes that the block's updates took, where a
+      step takes more than one.
 
     Args:
         params: blocks, a module, or any iterable of parameters.
@@ -99,8 +101,12 @@ class BlockOptimizer(torch.optim.Optimizer):
     def _build(self) -> None:
         """Make what works on groups and state, which are complete."""
 
+    def _note_beginning(self, group: Group) -> None:
+        """Give a block the notes that it does not have."""
+        group.setdefault("calls", 0)
+
     def _complete_group(self, group: Group) -> None:
-        """Give a new block its notes, or refuse a block that this optimizer cannot train."""
+        """Refuse a new block that this optimizer cannot train."""
 
     # The life cycle.
 
@@ -109,6 +115,7 @@ class BlockOptimizer(torch.optim.Optimizer):
         self._seen: list[Any] | None = None
         self._checked: list[Any] = []
         self._members: list[list[Member]] = []
+        self._named: list[Member] = []  # all parameters of the last step with their names
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_ranks": self._ranks}
@@ -135,7 +142,8 @@ class BlockOptimizer(torch.optim.Optimizer):
         of_all = ("process_group",)
         refuse_unknown(param_group, self.options, owner, of_all=of_all, notes=notes)
         count = len(self.param_groups)
-        super().add_param_group(without_duplicates(param_group, self.param_groups))
+        group = without_duplicates(param_group, self.param_groups)
+        super().add_param_group(self._with_names(group, count))
         group, first = self.param_groups[-1], self.param_groups[0]
         try:
             group.setdefault("name", f"block {count}")
@@ -147,6 +155,7 @@ class BlockOptimizer(torch.optim.Optimizer):
                         f"{option} is one for all blocks: give it to {owner}, not to a group"
                     )
             group.setdefault("calls", first.get("calls", 0))
+            self._note_beginning(group)
             self._complete_group(group)
             self._ranks.start_alike([p for p in group["params"] if not is_lazy(p)])
             if self._is_constructed:
@@ -157,8 +166,18 @@ class BlockOptimizer(torch.optim.Optimizer):
             self._seen = None
             raise
 
+    def _with_names(self, group: Group, index: int) -> Group:
+        """The group with names for its parameters, if the groups before it have names."""
+        params = group.get("params")
+        has_names = bool(self.param_groups) and "param_names" in self.param_groups[0]
+        nameless = isinstance(params, list) and not any(isinstance(p, tuple) for p in params)
+        if not has_names or not nameless or "param_names" in group:
+            return group
+        title = group.get("name", f"block {index}")
+        return {**group, "params": [(f"{title}[{i}]", p) for i, p in enumerate(params or ())]}
+
     def _takes_part(self, parameter: Tensor) -> bool:
-        """Whether a parameter is trained, or has been: frozen ones have no state and no say."""
+        """Whether a parameter is trained or has been trained; frozen parameters take no part."""
         if is_lazy(parameter):
             return False
         return (
@@ -174,7 +193,8 @@ class BlockOptimizer(torch.optim.Optimizer):
             for p in group["params"]:
                 found += (id(p), self._takes_part(p), p.dtype, p.get_device())
                 if p in self.state:
-                    found += (id(self.state[p]), *map(id, self.state[p].values()))
+                    values = self.state[p].values()
+                    found += (id(self.state[p]), *map(id, values), *map(_memory_of, values))
                 if not is_lazy(p):
                     found.append(p.shape)
         return found
@@ -197,6 +217,11 @@ class BlockOptimizer(torch.optim.Optimizer):
             for group in self.param_groups:
                 members.append([])
                 for parameter in group["params"]:
+                    if not parameter.is_leaf:
+                        raise OptionError(
+                            f"block {group['name']!r} has a tensor that is no parameter of a "
+                            "model: it was computed from others"
+                        )
                     if self._takes_part(parameter):
                         refuse_unreal(parameter, group["name"])
                         state = self.state.get(parameter, {})
@@ -212,11 +237,14 @@ class BlockOptimizer(torch.optim.Optimizer):
     def _check_edited_options(self) -> None:
         """Check the options that are other objects than at the last step."""
         groups, names = self.param_groups, self.options
+        for index, group in enumerate(groups):
+            if "name" not in group or any(note not in group for note in self.notes):
+                group.setdefault("name", f"block {index}")
+                self._note_beginning(group)
         values = [group.get(name, _MISSING) for group in groups for name in names]
         if len(values) == len(self._checked) and not any(map(is_not, values, self._checked)):
             return
-        for index, group in enumerate(groups):
-            group.setdefault("name", f"block {index}")
+        for group in groups:
             make_plain(group, names)
             check(group, names)
         for option in self.of_all_blocks:
@@ -227,17 +255,25 @@ class BlockOptimizer(torch.optim.Optimizer):
         self._checked = [group[name] for group in groups for name in names]
 
     def _names(self) -> list[str]:
-        """The name of every parameter, also of those that somebody has put into a group since."""
-        known = {id(p): name for members in self._members for name, p in members}
-        found: list[str] = []
+        """The name of every parameter, wherever somebody has put it since the last step.
+
+        A parameter keeps its name; one that replaces another in its place takes that name.
+        """
+        known = {id(parameter): name for name, parameter in self._named}
+        found: list[Member] = []
         for group in self.param_groups:
-            count, names = len(group["params"]), group.get("param_names")
-            if names is not None and len(names) != count:
-                fresh = [f"{group['name']}[{i}]" for i in range(count)]
-                pairs = zip(group["params"], fresh, strict=True)
-                names = group["param_names"] = [known.get(id(p), name) for p, name in pairs]
-            found += map(str, range(count)) if names is None else names
-        return found
+            params, names = group["params"], group.get("param_names")
+            if names is None:
+                found += [(str(i), p) for i, p in enumerate(params)]
+                continue
+            fresh = [f"{group['name']}[{i}]" for i in range(len(params))]
+            if len(names) != len(params):
+                names = fresh
+            pairs = zip(names, params, strict=True)
+            group["param_names"] = [known.get(id(p), name) for name, p in pairs]
+            found += zip(group["param_names"], params, strict=True)
+        self._named = found
+        return [name for name, _ in found]
 
     def state_dict(self) -> dict[str, Any]:
         """As in torch, complete before the first step; loads with `weights_only=True`."""
@@ -318,3 +354,8 @@ class BlockOptimizer(torch.optim.Optimizer):
         if self.history is not None:
             group = block.group
             self.history.record(group["calls"], group["name"], block.names, loss, step_sizes)
+
+
+def _memory_of(value: Any) -> int:
+    """Where a tensor of a state lies; somebody may put another one behind the same name."""
+    return value.data_ptr() if type(value) is Tensor else 0

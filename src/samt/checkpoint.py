@@ -12,7 +12,7 @@ from samt.errors import CheckpointMismatchError, listed
 from samt.partition import plain_name
 
 CALLABLE = "callable"  # stands for a step_size that only code can say
-# Options that earlier versions wrote, and that are none any more.
+# Options that earlier versions wrote, and that no longer exist.
 _GONE = ("preset",)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -63,10 +65,22 @@ class Closure:
         """Whether an error says that a layer such as batch norm needs more samples than these.
 
         Args:
-            error: raised by this closure.
+            error: the error that this closure raised.
         """
-        needs_more = isinstance(error, ValueError) and str(error).startswith("Expected more than 1")
-        return self.whole is not None and needs_more
+        needs_more = "Expected more than 1 value per channel when training" in str(error)
+        return self.whole is not None and (needs_more or "more than 1 spatial" in str(error))
+
+    def refuse_if_a_part(self, error: Exception) -> None:
+        """Raise MetaBatchUnavailableError from an error that only a part of the batch raised.
+
+        Args:
+            error: the error that this closure raised; that of a whole batch is left as it is.
+        """
+        from_torch = type(error) is ValueError and _innermost_file(error).startswith(_TORCH)
+        if self.whole is not None and (from_torch or type(error) in (IndexError, RuntimeError)):
+            (line, *_) = str(error).splitlines() or [""]
+            why = f"its loss raised {type(error).__name__}: {line[:120]}"
+            raise MetaBatchUnavailableError(_CURE.format(why=why)) from error
 
     def take_whole(self) -> None:
         """Be the loss of the whole batch from now on."""
@@ -202,6 +216,7 @@ def _without_data_parallel(closure: Callable[[], Any], process_group: object) ->
     return type(closure)(inner_model(closure.model), closure.loss_fn, closure.batch)
 
 
+_TORCH = str(Path(torch.__file__).parent)
 _CURE = (
     "every second sample of this batch cannot be taken, because {why}: build the optimizer with "
     "meta_batch='same' or 'next', or pass meta_closure="
@@ -209,23 +224,32 @@ _CURE = (
 _CONSTANTS = (int, float, complex, str, bytes, type(None), Enum, torch.dtype, torch.device)
 
 
+def _innermost_file(error: Exception) -> str:
+    """The file of the code that raised an error."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return frames[-1].f_code.co_filename if frames else ""
+
+
 def _refuse_other_than_samples(batch: tuple[Any, ...]) -> None:
     """Raise MetaBatchUnavailableError unless all tensors have the same size along dimension 0."""
     sizes = {len(tensor) for tensor in _tensors(batch)}
+    if not sizes:
+        raise MetaBatchUnavailableError(_CURE.format(why="it holds no tensor with dimensions"))
     if len(sizes) > 1:
         found = ", ".join(map(str, sorted(sizes)))
         raise MetaBatchUnavailableError(
             _CURE.format(why=f"its tensors have {found} entries along dimension 0")
         )
-    if not sizes:
-        raise MetaBatchUnavailableError(_CURE.format(why="it holds no tensor with dimensions"))
-    for one in _lists(batch):
-        if len(one) in sizes:
+    sequences = list(_sequences(batch))
+    # A tensor outside of all lists and tuples shows how many samples there are.
+    outside = any(isinstance(one, Tensor | Mapping) for one in batch)
+    for one in sequences:
+        of_tensors = any(True for _ in _tensors(one))
+        is_ambiguous = isinstance(one, list) and len(one) in sizes
+        if (not of_tensors and len(one) in sizes) or is_ambiguous or not outside:
+            kind = type(one).__name__
             raise MetaBatchUnavailableError(
-                _CURE.format(
-                    why=f"a list of {len(one)} may hold {len(one)} samples or {len(one)} inputs "
-                    "(inputs can be put into a tuple)"
-                )
+                _CURE.format(why=f"the entries of a {kind} of {len(one)} may be samples or inputs")
             )
 
 
@@ -249,13 +273,13 @@ def _tensors(data: Any) -> Iterator[Tensor]:
         raise MetaBatchUnavailableError(_CURE.format(why=f"it holds a {type(data).__name__}"))
 
 
-def _lists(data: Any) -> Iterator[list[Any]]:
-    """The lists in a batch, and in its containers."""
-    if isinstance(data, list):
+def _sequences(data: Any, is_outermost: bool = True) -> Iterator[list[Any] | tuple[Any, ...]]:
+    """The lists and tuples within a batch, and within its containers."""
+    if isinstance(data, tuple | list) and not is_outermost:
         yield data
     if isinstance(data, Mapping | tuple | list):
         for value in data.values() if isinstance(data, Mapping) else data:
-            yield from _lists(value)
+            yield from _sequences(value, is_outermost=False)
 
 
 def _every_second(data: Any) -> Any:

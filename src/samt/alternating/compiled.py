@@ -11,12 +11,12 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from samt.alternating.evaluation import Loss, take_back
@@ -101,10 +101,11 @@ def _key(sweep: Sweep) -> tuple[Any, ...]:
     for closure in sweep.closures:
         leaves, structure = pytree.tree_flatten(closure.batch)
         parts += [id(closure.model), id(closure.loss_fn), structure, *map(_form, leaves)]
-        for module in closure.model.modules():
-            parts.append(module.training)
-            for tensor in (*module._parameters.values(), *module._buffers.values()):
-                parts += [id(tensor), _form(tensor)]
+    for holder in sweep.evaluation.holders:
+        attributes = vars(holder)
+        parts += [id(holder), *attributes, *map(_constant, attributes.values())]
+        for tensor in _tensors_of(holder):
+            parts += [id(tensor), _form(tensor)]
     device = sweep.blocks[0].parameters[0].device.type
     autocast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
     return (*parts, autocast)
@@ -115,6 +116,21 @@ _BAKED_IN = (
     *("step_size", "head", "projection", "parts", "meta_batch", "meta_lr", "inner_steps"),
     *("radius", "relative", "weight_decay", "max_grad_norm"),
 )
+
+
+def _constant(value: Any) -> Any:
+    """What a graph takes for granted of an attribute."""
+    if isinstance(value, int | float | str | tuple | None):
+        return repr(value)
+    return (id(value), value._version) if isinstance(value, Tensor) else id(value)
+
+
+def _tensors_of(holder: Any) -> list[Tensor]:
+    """The parameters and buffers that a module holds itself."""
+    if not isinstance(holder, nn.Module):
+        return []
+    held = (*holder._parameters.values(), *holder._buffers.values())
+    return [tensor for tensor in held if tensor is not None]
 
 
 def _form(leaf: Any) -> Any:
@@ -129,13 +145,15 @@ class _Graph:
     def __init__(self, sweep: Sweep) -> None:
         self._blocks: list[Any] = list(sweep.blocks)
         # The key holds ids: what they belong to must live as long as the graph.
-        self._kept_alive = [(c.model, c.loss_fn) for c in sweep.closures]
+        self._kept_alive: list[Any] = [(c.model, c.loss_fn) for c in sweep.closures]
         self._device = self._blocks[0].parameters[0].device
-        models = dict.fromkeys(closure.model for closure in sweep.closures)
+        self._kept_alive += [(holder, None) for holder in sweep.evaluation.holders]
+        of_holders = [x for holder in sweep.evaluation.holders for x in _tensors_of(holder)]
         self._state = [tensor for block in self._blocks for tensor in block.tensors]
-        self._state += [buffer for model in models for buffer in model.buffers()]
+        self._state += [x for x in of_holders if not isinstance(x, nn.Parameter)]
+        self._state = list({id(tensor): tensor for tensor in self._state}.values())
         mine = {id(tensor) for tensor in self._state}
-        self._others = [p for m in models for p in m.parameters() if id(p) not in mine]
+        self._others = list({id(x): x for x in of_holders if id(x) not in mine}.values())
         self._traced: torch.fx.GraphModule | None = None
         self._compiled: Callable[..., Any] | None = None
         self._checked: list[tuple[str, str | None]] = []  # what each number is, and its block
@@ -145,7 +163,7 @@ class _Graph:
         self._lrs = torch.empty(0, device=self._device)
 
     def run(self, sweep: Sweep, numbers: FiniteNumbers, updated: Updated) -> Loss:
-        """Take a step, and say of it what an eager step would have said."""
+        """Take a step, and report the same numbers and updates as an eager step."""
         undo = [(tensor, tensor.detach().clone()) for tensor in self._state]
         try:
             found, *summaries = self._run(sweep)
@@ -250,7 +268,8 @@ class _Graph:
             compiled = compile_graph(self._traced, [*vectors], options=options)
         except Exception as error:  # torch's compilers raise classes of their own, not one
             raise CompileError(f"{_UNCOMPILED} ({_first_line(error)})") from error
-        self._compiled = _CudaGraph(compiled) if self._device.type == "cuda" else compiled
+        fixed = len(self._state) + len(self._others)
+        self._compiled = _CudaGraph(compiled, fixed) if self._device.type == "cuda" else compiled
         logger.info("samt compiled a sweep in %.1f s", time.perf_counter() - started)
 
 
@@ -282,7 +301,7 @@ def _take_vectors_for_scalars(traced: torch.fx.GraphModule) -> None:
                 view, delete_user_cb=lambda user, view=view: user is not view
             )
     for node in traced.graph.nodes:
-        node.meta.clear()  # each of them speaks of a fake tensor of another world
+        node.meta.clear()  # the notes are about fake tensors that are gone
     traced.recompile()
 
 
@@ -294,35 +313,36 @@ def _first_line(error: BaseException) -> str:
 
 
 class _CudaGraph:
-    """Calls a function on the same tensors, or on copies into the same places, as one launch.
+    """Calls a function on tensors that stay in their places, as one launch.
 
     Args:
         function: the compiled function.
+        fixed: the number of the first tensors, which the function changes; the others, the batch
+            and lr, are new in every step and are copied to where the graph reads them.
     """
 
-    def __init__(self, function: Callable[..., list[Tensor]]) -> None:
+    def __init__(self, function: Callable[..., list[Tensor]], fixed: int) -> None:
         self._function = function
+        self._fixed = fixed
         self._warm = False
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._tensors: Sequence[Tensor] = []
+        self._places: list[int] = []
+        self._copies: list[Tensor] = []
         self._results: list[Tensor] = []
 
     def __call__(self, *tensors: Tensor) -> list[Tensor]:
         if not self._warm:  # the first run loads kernels, which cannot be captured
             self._warm = True
             return self._function(*tensors)
-        if self._graph is None:
-            self._capture(tensors)
-        assert self._graph is not None
-        for mine, given in zip(self._tensors, tensors, strict=True):
-            if mine.data_ptr() != given.data_ptr():  # the batch and lr are new in every step
-                mine.copy_(given)
+        stay, change = tensors[: self._fixed], tensors[self._fixed :]
+        places = [tensor.data_ptr() for tensor in stay]
+        if self._graph is None or places != self._places:  # somebody has set `.data`
+            self._places = places
+            self._copies = [tensor.clone() for tensor in change]
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph):  # records; nothing runs
+                self._results = self._function(*stay, *self._copies)
+        for mine, given in zip(self._copies, change, strict=True):
+            mine.copy_(given)
         self._graph.replay()
         return [result.clone() for result in self._results]
-
-    def _capture(self, tensors: Sequence[Tensor]) -> None:
-        self._tensors = tensors
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):  # records; nothing runs
-            self._results = self._function(*tensors)
-        self._graph = graph

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from samt.alternating.replay import CallOrderChangedError, Observer, Record, Replay
-from samt.alternating.surroundings import Surroundings, Unprotected, holders_of
+from samt.alternating.surroundings import Surroundings, Unprotected, reached_by
 from samt.closures import Closure
-from samt.errors import ClosureResultError, NoGradientError
+from samt.errors import ClosureResultError, NoGradientError, OptionError, UnsupportedGradientError
 from samt.tensors.process_groups import Ranks
 from samt.tensors.refusals import refuse_post_accumulate_hooks, refuse_sparse
 
@@ -30,6 +30,11 @@ Undo: TypeAlias = Sequence[tuple[Tensor, Tensor]]  # tensors with copies of what
 Found: TypeAlias = tuple[Loss | None, list[Tensor | None] | None]
 # The blocks that are differentiated, and the block that changes before the next evaluation.
 Moves: TypeAlias = tuple[Sequence[int], int | None]
+_DATA_PARALLEL = (
+    "a DistributedDataParallel model averages nothing here: build the optimizer with "
+    "process_group=torch.distributed.group.WORLD, or use one block and call loss.backward() in "
+    "the closure"
+)
 _MOST_REPLAYS = 4  # a new module for every step would otherwise fill the memory
 _STEPS_TO_WATCH = 2  # in which state that nobody can protect is looked for
 
@@ -61,6 +66,7 @@ class RepeatedEvaluation:
         draws: whether the first evaluation drew random numbers.
         keeps: whether the first evaluation set attributes of modules or of the loss.
         undo: the tensors that the step changes, with copies to put back if it fails.
+        holders: the modules and loss objects whose buffers and attributes count.
     """
 
     def __init__(
@@ -76,10 +82,12 @@ class RepeatedEvaluation:
         self._trainable = [parameter for parameter in parameters if parameter.requires_grad]
         self._trainable_ids = {id(parameter) for parameter in self._trainable}
         self._devices = {p.device for p in self._trainable if p.device.type != "cpu"}
-        self._holders = holders_of(functions, [m for r in replays.values() for m in r.modules])
+        reached = reached_by(functions, [m for r in replays.values() for m in r.modules])
+        self.holders, self._generators = reached.holders, reached.generators
         self._replays = replays
         self._ranks = ranks
         self._averages = ranks.are_several
+        self._is_data_parallel = reached.is_data_parallel and not self._averages
         self._habits = habits
         self._records: dict[int, Record] = {}  # by the id of the closure
         self.undo: list[tuple[Tensor, Tensor]] = []
@@ -87,11 +95,15 @@ class RepeatedEvaluation:
         self._after_first: Surroundings | None = None
 
     def __enter__(self) -> RepeatedEvaluation:
-        for replay in self._replays.values():
-            replay.start_step()
-        self._before = Surroundings(self._holders, self._devices)
+        try:
+            for replay in self._replays.values():
+                replay.start_step(self._generators)
+            self._before = Surroundings(self.holders, self._devices, self._generators)
+        except BaseException:
+            self._end_replays()
+            raise
         watches = self._habits.steps_watched < _STEPS_TO_WATCH
-        self._unprotected = Unprotected(self._holders if watches else [])
+        self._unprotected = Unprotected(self.holders if watches else [])
         # torch's own fast path of attention asks whether anything requires gradients, but not in a
         # way that `Observer` could see.
         self._had_fast_path = torch.backends.mha.get_fastpath_enabled()
@@ -114,6 +126,9 @@ class RepeatedEvaluation:
             self._before.restore()
         elif self._after_first is not None:
             self._after_first.restore()
+        self._end_replays()
+
+    def _end_replays(self) -> None:
         for replay in reversed(list(self._replays.values())):  # they may share modules
             replay.end_step()
 
@@ -183,6 +198,8 @@ class RepeatedEvaluation:
             elif isinstance(error, RuntimeError) and "does not require grad" in str(error):
                 return None, None  # `backward` inside the closure, on a loss without a graph
             else:
+                if isinstance(closure, Closure):
+                    closure.refuse_if_a_part(error)
                 raise
         else:
             if not self._has_to_unfreeze(observer, unfrozen):
@@ -207,18 +224,39 @@ class RepeatedEvaluation:
         torch.clear_autocast_cache()  # it may hold casts of weights that have changed since
         if self._habits.reads_requires_grad:
             unfrozen, moves = self._trainable, None
+        if self._is_data_parallel and len(unfrozen) < len(self._trainable):
+            raise OptionError(_DATA_PARALLEL)
         _require_grad(unfrozen, True)
         try:
             with torch.enable_grad():
                 with observer or nullcontext():
                     loss = closure() if moves is None else self._replayed(closure, *moves)
                 refuse_other_than_one_number(loss)
-                gradients = _gradients(loss, own, unfrozen)
+                gradients = self._gradients(loss, own, unfrozen)
         finally:
             _require_grad(unfrozen, False)
         if self._after_first is None:
             self._look_at_what_the_first_did()
         return (loss.detach() if isinstance(loss, Tensor) else loss), gradients
+
+    def _gradients(
+        self, loss: Any, own: list[Tensor], unfrozen: list[Tensor]
+    ) -> list[Tensor | None] | None:
+        """Gradients of `own`, or None if the closure gave no way to have any."""
+        if any(p.grad is not None for p in unfrozen):  # the closure called backward
+            gradients: list[Tensor | None] = [p.grad for p in own]
+            for parameter in unfrozen:
+                parameter.grad = None
+        elif isinstance(loss, Tensor) and loss.requires_grad:
+            if self._is_data_parallel:
+                raise OptionError(_DATA_PARALLEL)
+            gradients = _differentiated(loss, own)
+        else:
+            return None
+        for gradient in gradients:
+            if gradient is not None and gradient.layout is not torch.strided:
+                refuse_sparse(gradient)
+        return gradients
 
     def _replay_of(self, closure: Callable[[], Any]) -> Replay | None:
         return self._replays.get(closure.model) if isinstance(closure, Closure) else None
@@ -255,7 +293,7 @@ class RepeatedEvaluation:
         return True
 
     def _look_at_what_the_first_did(self) -> None:
-        self._after_first = Surroundings(self._holders, self._devices)
+        self._after_first = Surroundings(self.holders, self._devices, self._generators)
         self.draws = not self._before.random.equals(self._after_first.random)
         self.keeps = self._before.has_other_attributes()
         for replay in self._replays.values():
@@ -263,6 +301,7 @@ class RepeatedEvaluation:
                 self._records.clear()  # without the random states that a replay would need
             replay.draws = self.draws
         if self._unprotected.warn():
+            self.keeps = True
             self._habits.steps_watched = _STEPS_TO_WATCH
         self._habits.steps_watched += 1
 
@@ -272,6 +311,7 @@ class Evaluations:
 
     Args:
         groups: the param groups of all blocks.
+        earlier: the object that knows what steps learned before the groups changed, or None.
 
     Attributes:
         reads_requires_grad: whether the code asks tensors if they require gradients. Then all
@@ -279,12 +319,14 @@ class Evaluations:
         steps_watched: the number of steps in which unprotected state was looked for.
     """
 
-    def __init__(self, groups: Sequence[dict[str, Any]]) -> None:
-        self.reads_requires_grad = False
-        self.steps_watched = 0
+    def __init__(
+        self, groups: Sequence[dict[str, Any]], earlier: Evaluations | None = None
+    ) -> None:
+        self.reads_requires_grad: bool = earlier is not None and earlier.reads_requires_grad
+        self.steps_watched: int = 0 if earlier is None else earlier.steps_watched
         self._parameters = [p for group in groups for p in group["params"]]
         self._block_of = {id(p): i for i, group in enumerate(groups) for p in group["params"]}
-        self._replays: dict[nn.Module, Replay] = {}
+        self._recorders: dict[nn.Module, Replay] = {}
 
     def of_step(
         self, closures: Sequence[Callable[[], Any]], ranks: Ranks, is_replaying: bool
@@ -297,19 +339,19 @@ class Evaluations:
             is_replaying: whether what ran ahead of a block need not run again.
         """
         models = dict.fromkeys(c.model for c in closures if isinstance(c, Closure))
-        replays = {model: self._replay(model) for model in models} if is_replaying else {}
+        replays = {model: self._recorder(model) for model in models} if is_replaying else {}
         return RepeatedEvaluation(self._parameters, closures, replays, ranks, self)
 
-    def _replay(self, model: nn.Module) -> Replay:
-        known = self._replays.get(model)
+    def _recorder(self, model: nn.Module) -> Replay:
+        known = self._recorders.get(model)
         if known is not None and known.modules != list(model.modules()):
-            del self._replays[model]
-        if model not in self._replays:
-            if len(self._replays) >= _MOST_REPLAYS:
-                self._replays.clear()
+            del self._recorders[model]
+        if model not in self._recorders:
+            if len(self._recorders) >= _MOST_REPLAYS:
+                self._recorders.clear()
             accelerators = {p.device for p in self._parameters if p.device.type != "cpu"}
-            self._replays[model] = Replay(model, self._block_of, accelerators)
-        return self._replays[model]
+            self._recorders[model] = Replay(model, self._block_of, accelerators)
+        return self._recorders[model]
 
 
 def take_back(changed: Undo) -> None:
@@ -323,36 +365,34 @@ def take_back(changed: Undo) -> None:
 
 
 def refuse_other_than_one_number(loss: Any) -> None:
-    """Raise ClosureResultError for a closure's result that is not one number."""
+    """Raise ClosureResultError for a closure's result that is not one real number."""
     if isinstance(loss, Tensor):
-        if loss.numel() != 1:
-            raise ClosureResultError(
-                f"the closure returned a loss of shape {tuple(loss.shape)}: return one number, "
-                "for example loss.mean()"
-            )
-    elif isinstance(loss, tuple | list | dict):
-        raise ClosureResultError(
-            f"the closure returned a {type(loss).__name__}: return the loss alone, and keep "
-            "other results in a variable outside the closure"
-        )
-
-
-def _gradients(loss: Any, own: list[Tensor], unfrozen: list[Tensor]) -> list[Tensor | None] | None:
-    """Gradients of `own`, or None if the closure gave no way to have any."""
-    if any(p.grad is not None for p in unfrozen):  # the closure called backward
-        gradients: list[Tensor | None] = [p.grad for p in own]
-        for parameter in unfrozen:
-            parameter.grad = None
-    elif isinstance(loss, Tensor) and loss.requires_grad:
-        if any(map(_hooks_of, own)):
-            refuse_post_accumulate_hooks()
-        gradients = list(torch.autograd.grad(loss, own, allow_unused=True)) if own else []
+        if loss.numel() == 1 and not loss.is_complex():
+            return
+        found = f"a loss of shape {tuple(loss.shape)} and {loss.dtype}"
+    elif loss is None or isinstance(loss, int | float):
+        return
     else:
-        return None
-    for gradient in gradients:
-        if gradient is not None and gradient.layout is not torch.strided:
-            refuse_sparse(gradient)
-    return gradients
+        found = f"a {type(loss).__name__}"
+    raise ClosureResultError(
+        f"the closure returned {found}: return one number, for example loss.mean(), and keep "
+        "other results in a variable outside the closure"
+    )
+
+
+def _differentiated(loss: Tensor, own: list[Tensor]) -> list[Tensor | None]:
+    """The gradients of a loss that nobody called `backward` of."""
+    if any(map(_hooks_of, own)):
+        refuse_post_accumulate_hooks()
+    try:
+        return list(torch.autograd.grad(loss, own, allow_unused=True)) if own else []
+    except RuntimeError as error:
+        if "use_reentrant" not in str(error):
+            raise
+        raise UnsupportedGradientError(
+            "a reentrant checkpoint computes no gradients of a block: call "
+            "torch.utils.checkpoint.checkpoint with use_reentrant=False"
+        ) from error
 
 
 _hooks_of = operator.attrgetter("_post_accumulate_grad_hooks")

@@ -24,10 +24,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from samt.alternating.surroundings import RandomStates, put_buffer
+from samt.alternating.surroundings import RandomStates, copy_of, put_buffer
 
 _ASKS = Tensor.requires_grad
 
@@ -129,16 +130,21 @@ class Replay:
         }
         self._saved: list[tuple[nn.Module, Any]] = []  # forwards that stand on the instance
         self._devices = list(devices)
+        self._generators: Sequence[torch.Generator] = ()
         self._record: Record | None = None  # while an evaluation is under way
         self._stack: list[nn.Module] = []
         self.observing = True
         self.draws = True
 
-    def start_step(self) -> None:
+    def start_step(self, generators: Sequence[torch.Generator] = ()) -> None:
         """Put recorders around all modules, and look again at what the model does.
 
         It may be in another mode than in the last step. `end_step` has to follow.
+
+        Args:
+            generators: the generators of somebody's own that the model may draw from.
         """
+        self._generators = generators
         self.observing = True
         if not self.enabled:
             return
@@ -251,7 +257,7 @@ class Replay:
             self._unfit.update([module, *self._stack])
         fit = self._recording and module not in self._unfit
         if before is not None and fit and before.has_same_inputs():
-            random = RandomStates(self._devices) if self.draws else None
+            random = RandomStates(self._devices, self._generators) if self.draws else None
             call.finish(output, self._position, random, before.changed_buffers())
         return output
 
@@ -307,7 +313,7 @@ class _Before:
             (x, x._version) for x in arguments if isinstance(x, Tensor) and not x.is_inference()
         ]
         held = ((place, name, place[name]) for place, name in buffers)
-        self._buffers = [(p, n, b, None if b is None else b._version) for p, n, b in held]
+        self._buffers = [(p, n, b, _version_of(b)) for p, n, b in held]
 
     def has_same_inputs(self) -> bool:
         """Whether the call wrote into none of its inputs."""
@@ -316,10 +322,16 @@ class _Before:
     def changed_buffers(self) -> list[Buffer]:
         """The buffers that the call changed, with copies of what they are now."""
         return [
-            (place, name, place[name], None if place[name] is None else place[name].clone())
+            (place, name, place[name], copy_of(place[name]))
             for place, name, before, version in self._buffers
-            if place[name] is not before or (before is not None and before._version != version)
+            if place[name] is not before or _version_of(before) != version
         ]
+
+
+def _version_of(buffer: Tensor | None) -> int | None:
+    if buffer is None or is_lazy(buffer) or buffer.is_inference():
+        return None
+    return buffer._version
 
 
 def _is_opaque(module: nn.Module) -> bool:

@@ -166,8 +166,11 @@ class SAMT(BlockOptimizer):
         super()._forget()
         self._compiled = CompiledSweeps()
 
-    def _complete_group(self, group: Group) -> None:
+    def _note_beginning(self, group: Group) -> None:
+        super()._note_beginning(group)
         group.setdefault("passes", 0)
+
+    def _complete_group(self, group: Group) -> None:
         refuse_sharded(group)
         if group["compile"] and self.process_group is not None:
             raise OptionError("a compiled sweep averages nothing: leave out compile=True")
@@ -184,7 +187,8 @@ class SAMT(BlockOptimizer):
             else None
             for i, (group, members) in enumerate(zip(self.param_groups, self._members, strict=True))
         ]
-        self._evaluations = Evaluations(self.param_groups)
+        earlier = self.__dict__.get("_evaluations")
+        self._evaluations = Evaluations(self.param_groups, earlier)
         self._compiled.forget()
 
     @never_compiled

@@ -23,7 +23,15 @@ def complete_state(
 ) -> None:
     """Add to a parameter's state what its group's options need and it does not hold yet.
 
-    The keys of a state are those of `eta_model.initial_eta_model`, for `meta_batch="next"`
+    The keys of a state are, unless `parts` is `fixed`,
+
+    - `eta_model`, a vector: the weights and biases of φ, layer after layer,
+    - `offset`, (2, *shape of the step size), for the offset head of a step size with more than one
+      entry: what is added to the two shared logits,
+    - `head_weight`, (2, entries, eta_hidden), and `head_bias`, (2, entries), for the dense head:
+      the last layer of φ,
+
+    for `meta_batch="next"`
 
     - `previous_gradient`, the shape of the parameter: g of the last step,
     - `previous_features`, (5,): its statistics,
@@ -51,6 +59,9 @@ def complete_state(
         _refuse_another_eta_model(state, group, parameter, eta_model_shapes(*form))
     if learns and group["meta_batch"] == "next":
         wanted |= zip(PREVIOUS, (tuple(parameter.shape), (len(STATISTICS),), ()), strict=True)
+        if any(key not in state for key in PREVIOUS):
+            for key in PREVIOUS:  # they belong together
+                state.pop(key, None)
     if has_ball:
         wanted |= {"center": tuple(parameter.shape), "ball_scale": ()}
     for key, shape in wanted.items():
@@ -59,15 +70,18 @@ def complete_state(
     like = torch.zeros((), dtype=state_dtype(parameter), device=parameter.device)
     if learns and "eta_model" not in state:
         state |= initial_eta_model(*form, group["seed"], index, like)
-    for key, shape in wanted.items():
-        if key not in state:  # a zero gradient makes the first `learn` leave φ as it is
-            state[key] = like.new_zeros(shape)
-            if key == "center":
-                state[key].copy_(parameter)
-            elif key == "ball_scale":
-                state[key].fill_(1)
-            elif key == "previous_gradient":
-                state[key] = torch.zeros_like(parameter, dtype=like.dtype)
+    state |= {key: _fresh(key, parameter, like) for key in wanted if key not in state}
+
+
+def _fresh(key: str, parameter: Tensor, like: Tensor) -> Tensor:
+    """What a key of the state begins with: a zero gradient leaves φ alone in the first `learn`."""
+    if key == "center":
+        return parameter.detach().to(like.dtype, copy=True)
+    if key == "ball_scale":
+        return torch.ones_like(like)
+    if key == "previous_gradient":
+        return torch.zeros_like(parameter, dtype=like.dtype)
+    return like.new_zeros(len(STATISTICS)) if key == "previous_features" else like.clone()
 
 
 def _refuse_another_eta_model(

@@ -13,10 +13,11 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from operator import is_not
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from samt.closures import Closure
 
@@ -33,10 +34,16 @@ class RandomStates:
 
     Args:
         devices: the accelerators whose generators count too; the CPU's generator always does.
+        generators: generators of somebody's own that count, too.
     """
 
-    def __init__(self, devices: Iterable[torch.device] = ()) -> None:
+    def __init__(
+        self,
+        devices: Iterable[torch.device] = (),
+        generators: Iterable[torch.Generator] = (),
+    ) -> None:
         self._cpu = torch.get_rng_state()
+        self._own = [(generator, generator.get_state()) for generator in generators]
         self._devices: list[tuple[torch.device, Tensor]] = [
             (device, torch.get_device_module(device).get_rng_state(device)) for device in devices
         ]
@@ -46,10 +53,12 @@ class RandomStates:
         torch.set_rng_state(self._cpu)
         for device, state in self._devices:
             torch.get_device_module(device).set_rng_state(state, device)
+        for generator, state in self._own:
+            generator.set_state(state)
 
     def equals(self, other: RandomStates) -> bool:
         """Whether nothing was drawn between two snapshots of the same devices."""
-        states = zip(self._devices, other._devices, strict=True)
+        states = zip([*self._devices, *self._own], [*other._devices, *other._own], strict=True)
         return torch.equal(self._cpu, other._cpu) and all(
             torch.equal(mine, theirs) for (_, mine), (_, theirs) in states
         )
@@ -61,17 +70,23 @@ class Surroundings:
     Args:
         holders: the modules and other objects whose buffers and attributes count.
         devices: the accelerators whose random numbers count.
+        generators: the generators of somebody's own whose random numbers count.
     """
 
-    def __init__(self, holders: Sequence[Any], devices: Iterable[torch.device]) -> None:
+    def __init__(
+        self,
+        holders: Sequence[Any],
+        devices: Iterable[torch.device],
+        generators: Iterable[torch.Generator] = (),
+    ) -> None:
         self._attributes = [(vars(holder), vars(holder).copy()) for holder in holders]
         self._buffers = [
-            (holder._buffers, name, buffer, _copy_of(buffer))
+            (holder._buffers, name, buffer, copy_of(buffer))
             for holder in holders
             if isinstance(holder, nn.Module)
             for name, buffer in holder._buffers.items()
         ]
-        self.random = RandomStates(devices)
+        self.random = RandomStates(devices, generators)
 
     def has_other_attributes(self) -> bool:
         """Whether an attribute is another object now."""
@@ -112,9 +127,11 @@ def put_buffer(
         buffer.copy_(copy)
 
 
-def _copy_of(buffer: Tensor | None) -> Tensor | None:
-    """A copy, unless the buffer is None or an expanded tensor, which nothing can write to."""
-    if buffer is None or (0 in buffer.stride() and buffer.numel() > 1):
+def copy_of(buffer: Tensor | None) -> Tensor | None:
+    """A copy, unless there is nothing to copy, or nothing can write to the buffer in place."""
+    if buffer is None or is_lazy(buffer) or buffer.layout is not torch.strided:
+        return None
+    if 0 in buffer.stride() and buffer.numel() > 1:  # expanded
         return None
     return buffer.clone()
 
@@ -164,12 +181,31 @@ def _mark(value: Any) -> Any:
     return [id(x) for x in (value.values() if isinstance(value, dict) else value)]
 
 
-def holders_of(functions: Iterable[Any], known: Iterable[nn.Module] = ()) -> list[Any]:
-    """Every module that some functions can reach, and objects that are loss functions themselves.
+_MOST_LOOKED_AT = 300  # objects, for each function
+_DEPTH = 5
+_OF_OTHERS = ("torch.", "builtins", "numpy", "functools", "collections")
+
+
+class Reached(NamedTuple):
+    """What some functions can reach.
+
+    Attributes:
+        holders: modules, and objects that are loss functions, whose buffers and attributes count.
+        generators: random number generators of somebody's own.
+        is_data_parallel: whether there is a `DistributedDataParallel`.
+    """
+
+    holders: list[Any]
+    generators: list[torch.Generator]
+    is_data_parallel: bool
+
+
+def reached_by(functions: Iterable[Any], known: Iterable[nn.Module] = ()) -> Reached:
+    """Find the modules and generators that some functions can reach, and objects with state.
 
     Looked at are the model and the loss function of a `samt.closure`, what a function has in its
-    closure or calls by a global name, the object of a bound method, and the arguments of a
-    partial.
+    closure, its defaults or names globally, the object of a bound method, the arguments of a
+    partial, and what all of these hold in containers and attributes, a few levels deep.
 
     Args:
         functions: closures and loss functions.
@@ -178,31 +214,52 @@ def holders_of(functions: Iterable[Any], known: Iterable[nn.Module] = ()) -> lis
     Examples:
         >>> model, critic = nn.Linear(2, 1), nn.BatchNorm1d(1)
         >>> loss = Closure(model, lambda outputs: critic(outputs).mean(), (torch.ones(4, 2),))
-        >>> [type(holder).__name__ for holder in holders_of([loss])]
+        >>> [type(holder).__name__ for holder in reached_by([loss]).holders]
         ['Linear', 'BatchNorm1d']
     """
     found: dict[int, Any] = {id(module): module for module in known}
+    generators: dict[int, torch.Generator] = {}
     for function in functions:
-        for part in _parts(function, depth=2):
+        for part in _parts(function):
+            if isinstance(part, torch.Generator):
+                generators.setdefault(id(part), part)
+                continue
             for one in part.modules() if isinstance(part, nn.Module) else (part,):
                 found.setdefault(id(one), one)
+    for one in list(found.values()):
+        for value in vars(one).values():
+            if isinstance(value, torch.Generator):
+                generators.setdefault(id(value), value)
     # What data parallel wrappers note of a pass is theirs, and means something to them.
     wrappers = nn.parallel.DistributedDataParallel, nn.DataParallel
-    return [one for one in found.values() if not isinstance(one, wrappers)]
+    holders = [one for one in found.values() if not isinstance(one, wrappers)]
+    is_data_parallel = any(isinstance(one, wrappers[0]) for one in found.values())
+    return Reached(holders, list(generators.values()), is_data_parallel)
 
 
-def _parts(value: Any, depth: int) -> Iterator[Any]:
-    """The outermost modules, and the callable objects, that a function reaches."""
-    if isinstance(value, nn.Module):
-        yield value
-    elif isinstance(value, Closure):
-        yield value.model
-        yield from _parts(value.loss_fn, depth)
-        if hasattr(value.loss_fn, "__dict__") and not _is_code(value.loss_fn):
-            yield value.loss_fn
-    elif depth:
-        for inner in _reached(value):
-            yield from _parts(inner, depth - 1)
+def _parts(function: Any) -> Iterator[Any]:
+    """The outermost modules, the generators, and a callable loss object that a function reaches."""
+    if isinstance(function, Closure):
+        yield function.model
+        loss_fn = function.loss_fn
+        if hasattr(loss_fn, "__dict__") and not _is_code(loss_fn):
+            yield loss_fn
+        function = loss_fn
+    seen: dict[int, Any] = {}
+    level = [function]
+    for _ in range(_DEPTH):
+        following: list[Any] = []
+        for value in level:
+            if id(value) in seen or len(seen) > _MOST_LOOKED_AT:
+                continue
+            seen[id(value)] = value
+            if isinstance(value, nn.Module | torch.Generator):
+                yield value
+            elif isinstance(value, Closure):
+                yield from _parts(value)
+            else:
+                following += _reached(value)
+        level = following
 
 
 def _is_code(value: Any) -> bool:
@@ -211,23 +268,32 @@ def _is_code(value: Any) -> bool:
     return isinstance(value, (*kinds, nn.Module))
 
 
-def _reached(function: Any) -> Iterator[Any]:
-    """What a callable holds or names."""
-    if isinstance(function, partial):
-        yield from (function.func, *function.args, *function.keywords.values())
-    elif isinstance(function, types.MethodType):
-        yield function.__func__
-        yield function.__self__
-    elif isinstance(function, types.FunctionType):
-        if function.__module__.startswith("torch."):
-            return  # torch's own functions keep nothing
-        for cell in function.__closure__ or ():
-            yield _content(cell)
-        for name in function.__code__.co_names:
-            yield function.__globals__.get(name)
-        yield from function.__defaults__ or ()
-    elif not isinstance(function, type | types.ModuleType) and hasattr(function, "__dict__"):
-        yield from (one for one in vars(function).values() if isinstance(one, nn.Module))
+def _reached(value: Any) -> Iterable[Any]:
+    """What a callable or an object holds or names."""
+    if isinstance(value, partial):
+        return (value.func, *value.args, *value.keywords.values())
+    if isinstance(value, types.MethodType):
+        return (value.__func__, value.__self__)
+    if isinstance(value, types.FunctionType):
+        return _reached_by_function(value)
+    if isinstance(value, list | tuple | set | dict | deque):
+        return list(value.values() if isinstance(value, dict) else value)[:_MOST_LOOKED_AT]
+    is_other = isinstance(value, type | types.ModuleType | Tensor | torch.optim.Optimizer)
+    if is_other or (type(value).__module__ or "").startswith(_OF_OTHERS):
+        return ()
+    return list(getattr(value, "__dict__", {}).values())
+
+
+def _reached_by_function(function: types.FunctionType) -> list[Any]:
+    if str(function.__globals__.get("__name__")).startswith("torch."):
+        return [function.__dict__.get("__wrapped__")]  # torch's own functions keep nothing
+    found = [_content(cell) for cell in function.__closure__ or ()]
+    codes = [function.__code__]
+    for code in codes:  # functions within functions name what they use, too
+        found += [function.__globals__.get(name) for name in code.co_names]
+        codes += [one for one in code.co_consts if isinstance(one, types.CodeType)]
+    found += [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    return [*found, *vars(function).values()]
 
 
 def _content(cell: types.CellType) -> Any:

@@ -139,7 +139,8 @@ class AutoSAMT(BlockOptimizer):
         self._known: list[StepSizes] | None = None
         self._finite = FiniteNumbers()
 
-    def _complete_group(self, group: Group) -> None:
+    def _note_beginning(self, group: Group) -> None:
+        super()._note_beginning(group)
         group.setdefault("initial_step_size", float(group["lr"]))
         group.setdefault("decayed", group["calls"])
 

@@ -168,8 +168,11 @@ class Dante(BlockOptimizer):
         }
         super().__init__(params, defaults, None)
 
-    def _complete_group(self, group: Group) -> None:
+    def _note_beginning(self, group: Group) -> None:
+        super()._note_beginning(group)
         group.setdefault("passes", 0)
+
+    def _complete_group(self, group: Group) -> None:
         refuse_sharded(group)
 
     def _build(self) -> None:
@@ -179,7 +182,8 @@ class Dante(BlockOptimizer):
                 zip(self.param_groups, self._members, strict=True)
             )
         ]
-        self._evaluations = Evaluations(self.param_groups)
+        earlier = self.__dict__.get("_evaluations")
+        self._evaluations = Evaluations(self.param_groups, earlier)
 
     def _order(self) -> Sequence[int]:
         found, first = order(self.param_groups), self.param_groups[0]
