@@ -12,7 +12,8 @@ from typing import TypeGuard
 
 import pytest
 
-SOURCE = Path(__file__).parents[1] / "src" / "samt"
+TESTS = Path(__file__).parent
+SOURCE = TESTS.parent / "src" / "samt"
 FILES = sorted(SOURCE.rglob("*.py"))
 PACKAGES = sorted({path.parent for path in FILES})
 MOST_LINES = 410
@@ -203,3 +204,34 @@ def test_few_files_lie_beside_the_packages() -> None:
     flat = sorted(path.name for path in SOURCE.glob("*.py") if path.name != "__init__.py")
     assert "errors.py" in flat
     assert len(flat) <= MOST_FLAT_FILES, flat
+
+
+def imports_of_tests_in(text: str) -> list[str]:
+    """The statements of a text that import a file of tests, or something out of one."""
+    return [
+        ast.unparse(node)
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for names in [[getattr(node, "module", None) or "", *(a.name for a in node.names)]]
+        if any(part.startswith("test_") for name in names for part in name.split("."))
+    ]
+
+
+def test_no_file_of_tests_is_imported() -> None:
+    """What files of tests share is in `tests/support`, or in another file without tests."""
+    for statement in (
+        "from .test_store import ONE",
+        "from ..bench.test_store import ONE",
+        "from . import test_store",
+        "import tests.bench.test_store",
+    ):
+        assert imports_of_tests_in(f"def f():\n    {statement}") == [statement]
+    assert imports_of_tests_in("from .support.batches import test\nimport pytest") == []
+    files = sorted(TESTS.rglob("*.py"))
+    assert {TESTS, TESTS / "bench", TESTS / "bench" / "report"} <= {path.parent for path in files}
+    found = {
+        str(path.relative_to(TESTS)): statements
+        for path in files
+        if (statements := imports_of_tests_in(path.read_text(encoding="utf-8")))
+    }
+    assert found == {}

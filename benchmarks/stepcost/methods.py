@@ -59,7 +59,7 @@ class Method:
 _OTHERS = (
     Method(BASELINE, "torch SGD"),
     Method("sgd-momentum", "torch SGD, momentum"),
-    Method("auto", "AutoSAMT"),
+    Method("auto-samt", "AutoSAMT"),
     Method("adam", "torch Adam"),
     Method("adam-foreach", "torch Adam, foreach"),
     Method("adam-fused", "torch Adam, fused"),

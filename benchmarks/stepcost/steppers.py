@@ -138,7 +138,7 @@ class _Gdtuo:
         self._count += 1
 
 
-def _auto(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+def _auto_samt(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     optimizer = samt.AutoSAMT(parameters)
     optimizer.param_groups[0]["calls"] = 1000  # it learns from step 500 on, and learning costs
     return optimizer
@@ -160,7 +160,7 @@ def _schedule_free(name: str, parameters: list[nn.Parameter], lr: float) -> torc
 _OPTIMIZERS: dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]] = {
     "sgd": lambda parameters: torch.optim.SGD(parameters, lr=1e-3),
     "sgd-momentum": lambda parameters: torch.optim.SGD(parameters, lr=1e-3, momentum=0.9),
-    "auto": _auto,
+    "auto-samt": _auto_samt,
     "adam": lambda parameters: torch.optim.Adam(parameters, lr=1e-4),
     "adam-foreach": lambda parameters: torch.optim.Adam(parameters, lr=1e-4, foreach=True),
     "adam-fused": lambda parameters: torch.optim.Adam(parameters, lr=1e-4, fused=True),

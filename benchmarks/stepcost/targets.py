@@ -123,7 +123,7 @@ TARGETS: tuple[Target, ...] = (
         _memory,
         ("eager-subset-scalar",),
     ),
-    *(Target(model, "`auto`", 1.3, _to_sgd, ("auto",)) for model in MODELS),
+    *(Target(model, "AutoSAMT", 1.3, _to_sgd, ("auto-samt",)) for model in MODELS),
     *(
         Target(model, "element over scalar, `subset`", 1.5, _elementwise, (method,))
         for model in MODELS

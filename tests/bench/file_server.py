@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.server
 import ssl
 import threading
@@ -9,6 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import numpy as np
+
+from samt.bench.data.download import RemoteFile
+
+CONTENT = np.random.default_rng(0).bytes(300_000)
 _CHUNK = 1 << 16
 
 
@@ -92,3 +98,9 @@ def serving(server: Server) -> Iterator[Server]:
         finally:
             running.shutdown()
             thread.join()
+
+
+def remote(*servers: Server, content: bytes = CONTENT) -> RemoteFile:
+    """A file that servers offer as /data.gz."""
+    urls = tuple(f"{one.url}/data.gz" for one in servers)
+    return RemoteFile("set/data.gz", hashlib.sha256(content).hexdigest(), len(content), urls)

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from samt.bench.data import load
@@ -21,11 +20,9 @@ from samt.bench.data.download import RemoteFile, fetch
 from samt.bench.errors import DataError
 
 from .conftest import Samt
-from .file_server import Server, serving
+from .file_server import CONTENT, Server, remote, serving
 from .grids import wait_until
 from .idx_files import write_images
-
-CONTENT = np.random.default_rng(0).bytes(300_000)
 
 
 @pytest.fixture
@@ -33,11 +30,6 @@ def server() -> Iterator[Server]:
     """One that serves `CONTENT` as /data.gz."""
     with serving(Server({"/data.gz": CONTENT})) as running:
         yield running
-
-
-def remote(*servers: Server, content: bytes = CONTENT) -> RemoteFile:
-    urls = tuple(f"{one.url}/data.gz" for one in servers)
-    return RemoteFile("set/data.gz", hashlib.sha256(content).hexdigest(), len(content), urls)
 
 
 def names(folder: Path) -> list[str]:

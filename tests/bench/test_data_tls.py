@@ -13,8 +13,7 @@ import pytest
 from samt.bench.data.download import fetch
 from samt.bench.errors import DataError
 
-from .file_server import Server, serving
-from .test_data_download import CONTENT, remote
+from .file_server import CONTENT, Server, remote, serving
 
 
 @pytest.fixture(scope="module")

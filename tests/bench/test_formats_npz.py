@@ -17,7 +17,7 @@ from samt.bench.data import load
 from samt.bench.data.npz import read_npz
 from samt.bench.errors import DataError
 
-from .data_files import damaged, outcome, quick
+from .data_files import Harmful, damaged, outcome, quick
 
 RANDOM = np.random.default_rng(0)
 IMAGES = RANDOM.integers(0, 256, (20, 6, 5), dtype=np.uint8)
@@ -61,16 +61,6 @@ def test_labels_may_be_names(tmp_path: Path) -> None:
     raw = read_npz(write(tmp_path, x=IMAGES, y=names))
     assert raw.classes == ("cat", "dog")
     assert [raw.classes[target] for target in raw.train.targets] == names.tolist()
-
-
-class Harmful:
-    """Leaves a file behind when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> Any:
-        return (Path.touch, (self.path,))
 
 
 def test_pickles_are_refused_and_not_run(tmp_path: Path) -> None:

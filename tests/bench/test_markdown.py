@@ -20,7 +20,7 @@ from samt.bench.report.standing_text import standing_text
 from samt.bench.standing import standings
 from samt.bench.terminal import shown
 
-from .test_standing import cells
+from .standing_cells import cells
 
 EVIL = [
     *(

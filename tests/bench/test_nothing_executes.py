@@ -20,8 +20,7 @@ from samt.bench.experiments.store import Store
 
 from .attacks import ATTACKS
 from .conftest import ENVIRONMENT, Samt
-from .data_files import cifar_files, pictures, tar_bytes, zip_bytes
-from .test_formats_npz import Harmful
+from .data_files import Harmful, cifar_files, pictures, tar_bytes, zip_bytes
 
 
 def _checkpoint(trace: Path) -> bytes:

@@ -7,8 +7,6 @@ import json
 import os
 import resource
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,6 +18,7 @@ from samt.bench.errors import CheckpointError, RunFolderError
 from samt.bench.results import RunFolder
 
 from .conftest import Samt, assert_same_run, checkpoint, samt_process
+from .disks import mounted
 
 TINY = ("--hidden", "8", "--threads", "1", "--device", "cpu", "--data", "mnist")
 
@@ -72,19 +71,6 @@ def test_a_damaged_checkpoint_is_always_noticed(
     # Bytes between the entries of the archive mean nothing; what is read must be right.
     expected = RunFolder(finished_run).load(record)
     assert repr(payload) == repr(expected)
-
-
-@contextmanager
-def mounted(path: Path, options: str) -> Iterator[None]:
-    """A real file system in memory."""
-    path.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", options, "none", str(path)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a file system needs root")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(path)], check=True)
 
 
 def test_a_full_disk_is_one_line_and_the_previous_checkpoint_survives(

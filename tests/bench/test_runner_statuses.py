@@ -9,8 +9,8 @@ from typing import Any
 from samt.bench.experiments.store import Store
 
 from .conftest import ENVIRONMENT
+from .disks import mounted
 from .grids import assert_same, finish, numbers, run_command, stamps, write_grid
-from .test_results import mounted
 
 
 def _run(file: Path, results: Path) -> subprocess.CompletedProcess[str]:

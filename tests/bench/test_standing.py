@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -15,29 +14,9 @@ from samt.bench.report.standing_text import standing_text
 from samt.bench.standing import Standing, mean_ranks, standings
 
 from .conftest import samt_process
+from .standing_cells import cells
 
 OTHERS = ("SGD", "Adam")
-
-
-def cells(metric: str, values: dict[str, list[float]], width: str = "8") -> pd.DataFrame:
-    """A row for each seed; NaN stands for a run that diverged."""
-    rows: list[dict[str, Any]] = [
-        {
-            "role": "final",
-            "status": "diverged" if math.isnan(value) else "finished",
-            "data": "digits",
-            "model": "mlp",
-            "width": width,
-            "label": label,
-            "seed": seed,
-            "metric": metric,
-            **dict.fromkeys(("test_metric", "best_test_metric"), value),
-            **dict.fromkeys(("train_loss", "seconds", "passes"), 1.0),
-        }
-        for label, own in values.items()
-        for seed, value in enumerate(own)
-    ]
-    return pd.DataFrame(rows)
 
 
 def judged(metric: str, values: dict[str, list[float]]) -> Standing:

@@ -22,15 +22,7 @@ from samt.bench.experiments.curves import curve_schema
 from samt.bench.experiments.records import as_json
 from samt.bench.experiments.store import STATUSES, Store
 
-ONE, TWO = "0123456789abcdef", "f" * 16
-SUMMARY = {"status": "finished", "cell": {"seed": 1}, "wall_seconds": 1.5, "text": "é\n\ud800"}
-ROW: dict[str, Any] = {
-    "step": 7,
-    **{name: float(index) for index, name in enumerate(curve_schema().names[2:-3])},
-    "forward_passes": 14,
-    "backward_passes": 7,
-    "step_sizes": {"hidden1": 0.5, "output": math.nan},
-}
+from .small_results import ONE, ROW, SUMMARY, TWO, names, one_line
 
 
 @pytest.fixture(params=["folder", "memory"])
@@ -43,18 +35,6 @@ def put(store: Store, path: str, content: bytes) -> None:
     """Write a file behind the back of the store."""
     store._fs.makedirs(f"{store._root}/{path}".rsplit("/", 1)[0], exist_ok=True)
     store._fs.pipe_file(f"{store._root}/{path}", content)
-
-
-def names(store: Store) -> list[str]:
-    """Every file of a store."""
-    found: list[str] = store._fs.find(store._root)
-    return sorted(path.removeprefix(f"{store._root}/") for path in found)
-
-
-def one_line(caught: pytest.ExceptionInfo[ResultsError]) -> str:
-    message = str(caught.value)
-    assert len(message.splitlines()) == 1
-    return message
 
 
 # What is written comes back

@@ -18,8 +18,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from samt.bench.errors import ResultsError
 from samt.bench.experiments.store import STATUSES, Store
 
-from .test_results import mounted
-from .test_store import ONE, ROW, SUMMARY, TWO, names, one_line
+from .disks import mounted
+from .small_results import ONE, ROW, SUMMARY, TWO, names, one_line
 
 Write = Callable[[Store], object]
 WRITES: dict[str, Write] = {

@@ -18,6 +18,7 @@ from ..stored_cells import save_cell, save_experiment
 
 Grid = Mapping[str, Mapping[tuple[int, ...], Sequence[float | None]]]  # label, width, seeds
 
+HOSTILE = "</script><script>document.title='hacked'</script><img src=x onerror=alert(1)>"
 HEAD = "data,model,width,method,metric,value,note\n"
 # Mean and deviation: SAMT 92 ± 2 and 96 ± 1, sgd 81 ± 1 and one seed that diverged.
 ACCURACIES: Grid = {

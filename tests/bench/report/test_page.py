@@ -19,10 +19,9 @@ from samt.bench.report.findings import gather
 from samt.bench.report.page import page
 from samt.bench.report.payload import inert_json
 
-from .conftest import ACCURACIES, Grid, save_grid
+from .conftest import ACCURACIES, HOSTILE, Grid, save_grid
 
 _ASSETS = Path(page_module.__file__).parent / "assets"
-HOSTILE = "</script><script>document.title='hacked'</script><img src=x onerror=alert(1)>"
 
 
 class _Outline(HTMLParser):

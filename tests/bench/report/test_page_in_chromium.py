@@ -12,8 +12,7 @@ from samt.bench.experiments.store import Store
 from samt.bench.report.publication import write_report
 
 from ..stored_cells import save_cell, save_experiment
-from .conftest import HEAD, Grid, Open, Opened, save_grid, set_option, write
-from .test_page import HOSTILE
+from .conftest import HEAD, HOSTILE, Grid, Open, Opened, save_grid, set_option, write
 
 _WIDTH = "document.documentElement.scrollWidth"
 
