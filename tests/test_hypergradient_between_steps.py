@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -170,18 +170,66 @@ def test_state_may_be_cleared(make: Make, how: str) -> None:
 
 
 @every_method
-def test_state_may_be_a_plain_dict_and_may_lack_a_tensor(make: Make) -> None:
+def test_state_may_be_a_plain_dict_and_may_lack_a_parameter(make: Make) -> None:
     model = network()
     optimizer = make(model.parameters())
     train(model, optimizer, 0, 1)
     optimizer.state = {}  # type: ignore[assignment]
     train(model, optimizer, 2)
-    del optimizer.state[model[0].weight]["previous_update"]
+    del optimizer.state[model[0].weight]
     model[0].requires_grad_(False)
     train(model, optimizer, 3)
     model[0].requires_grad_(True)
     train(model, optimizer, 4)
     assert len(optimizer.state) == 4
+
+
+PARTS = [
+    *[("adam-hd", key) for key in ("previous_update", "exp_avg", "exp_avg_sq", "step")],
+    *[
+        (name, key)
+        for name in ("sgd-hd", "sgdn-hd")
+        for key in ("previous_update", "momentum_buffer")
+    ],
+]
+
+
+@pytest.mark.parametrize(("name", "key"), PARTS)
+@pytest.mark.parametrize("how", ["stepped", "loaded", "unpickled"])
+def test_state_that_was_cleared_in_part_is_refused(name: str, key: str, how: str) -> None:
+    model = network()
+    optimizer = METHODS[name](model.parameters())
+    train(model, optimizer, 0, 1)
+    if how == "loaded":
+        optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    if how == "unpickled":
+        model, optimizer = copy.deepcopy((model, optimizer))
+    del optimizer.state[model[2].weight][key]
+    refused(model, optimizer, StateMismatchError, rf"no '{key}'.*delete optimizer\.state")
+    del optimizer.state[model[2].weight]
+    train(model, optimizer, 2)
+    assert key in optimizer.state[model[2].weight]
+
+
+def test_momentum_that_is_switched_on_makes_its_buffer() -> None:
+    model = network()
+    optimizer = METHODS["sgd-hd"](model.parameters(), momentum=0)
+    train(model, optimizer, 0, 1)
+    optimizer.param_groups[0]["momentum"] = 0.9
+    model[0].requires_grad_(False)
+    train(model, optimizer, 2)
+    model[0].requires_grad_(True)
+    train(model, optimizer, 3)  # the buffers of model[0] come a step later
+    assert all("momentum_buffer" in state for state in optimizer.state.values())
+    optimizer.param_groups[0]["momentum"] = 0
+    train(model, optimizer, 4)
+    for state in optimizer.state.values():
+        del state["momentum_buffer"]
+    train(model, optimizer, 5)
+    optimizer.param_groups[0]["momentum"] = 0.9
+    train(model, optimizer, 6)
+    del optimizer.state[model[0].bias]["previous_update"]
+    refused(model, optimizer, StateMismatchError, "no 'previous_update'")
 
 
 @every_method
@@ -293,6 +341,14 @@ def other_shape(model: nn.Module) -> list[nn.Parameter]:
     return [*nn.Linear(5, 6).parameters(), *list(model.parameters())[2:]]
 
 
+def moved(model: nn.Module, size: int = 4) -> Iterator[dict[str, Any]]:
+    """Groups with the names of a network, but for one, in another order."""
+    named = [(name.replace("0.bias", "other"), p) for name, p in model.named_parameters()]
+    named = [named[1], named[2], named[3], named[0]]
+    for start in range(0, 4, size):
+        yield {"params": named[start : start + size]}
+
+
 @every_method
 @pytest.mark.parametrize(
     ("parameters", "words"),
@@ -300,14 +356,17 @@ def other_shape(model: nn.Module) -> list[nn.Parameter]:
         (other_shape, r"has shape \(6, 4\), its parameter \(6, 5\)"),
         (lambda model: list(model.parameters())[:3], "groups of"),
         (lambda model: [{"params": [p]} for p in model.parameters()], "groups of"),
-        (lambda model: [*model.named_parameters()][::-1], "another order"),
+        (lambda model: [*moved(model)], "it has 0.weight, 0.bias.*optimizer has other, 2.weight"),
+        (lambda model: [*moved(model, 2)], r"it has 0.weight, 0.bias.*optimizer has other"),
     ],
 )
 def test_a_checkpoint_of_other_parameters_is_refused(
     make: Make, parameters: Callable[[nn.Module], Any], words: str
 ) -> None:
     model = network()
-    optimizer = make(model.named_parameters())
+    groups = parameters(model)
+    is_split = len(groups) == 2 and isinstance(groups[0], dict)
+    optimizer = make(samt.blocks(model) if is_split else model.named_parameters())
     train(model, optimizer, 0, 1)
     saved = optimizer.state_dict()
     other = make(parameters(network()))

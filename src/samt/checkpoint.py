@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain, count
+from typing import Any, TypeAlias
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -11,6 +12,8 @@ from torch.optim import Optimizer
 from samt.errors import CheckpointMismatchError, listed
 from samt.partition import plain_name
 
+# The group of a parameter and its index there, and its name.
+Places: TypeAlias = dict[Tensor, tuple[tuple[int, int], str]]
 CALLABLE = "callable"  # stands for a step_size that only code can say
 # Options that earlier versions wrote, and that no longer exist.
 _GONE = ("preset",)
@@ -90,23 +93,14 @@ def load(
 
 def _matched(optimizer: Optimizer, state_dict: dict[str, Any], mark: str) -> dict[str, Any]:
     """The saved groups and their parameters in the optimizer's order, checked."""
-    saved = state_dict.get("param_groups")
-    groups = optimizer.param_groups
-    name = type(optimizer).__name__
-    if (
-        not isinstance(saved, list)
-        or not isinstance(state_dict.get("state"), dict)
-        or any(mark not in group for group in saved)
-    ):
-        raise CheckpointMismatchError(
-            f"this is no state dict of {name}: give what its optimizer.state_dict() returned"
-        )
+    refuse_other_optimizer(optimizer, state_dict, (mark,))
+    saved, groups = state_dict["param_groups"], optimizer.param_groups
     if len(saved) != len(groups):
         raise CheckpointMismatchError(
             f"the state dict has {len(saved)} blocks ({_titles(saved)}), the optimizer "
             f"{len(groups)} ({_titles(groups)}): split the model into the blocks it was saved with"
         )
-    saved = _by_name(saved, groups) or _by_order(saved, groups)
+    saved = in_order(saved, groups)
     states, has_own = state_dict["state"], False
     for group, saved_group in zip(groups, saved, strict=True):
         for parameter, index in zip(group["params"], saved_group["params"], strict=True):
@@ -119,6 +113,54 @@ def _matched(optimizer: Optimizer, state_dict: dict[str, Any], mark: str) -> dic
             "the state dict has no state: give what optimizer.state_dict() returned, whole"
         )
     return {**state_dict, "param_groups": saved}
+
+
+def refuse_other_optimizer(
+    optimizer: Optimizer, state_dict: dict[str, Any], options: Iterable[str]
+) -> None:
+    """Raise CheckpointMismatchError for what is no state dict of such an optimizer.
+
+    Args:
+        optimizer: the optimizer that takes the state.
+        state_dict: what to load.
+        options: what each of its groups must hold.
+    """
+    saved, options = state_dict.get("param_groups"), tuple(options)
+    if (
+        not isinstance(saved, list)
+        or not isinstance(state_dict.get("state"), dict)
+        or any(option not in group for group in saved for option in options)
+    ):
+        name = type(optimizer).__name__
+        raise CheckpointMismatchError(
+            f"this is no state dict of {name}: give what its optimizer.state_dict() returned"
+        )
+
+
+def in_order(
+    saved: Sequence[dict[str, Any]], groups: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The saved groups, matched by name or else by order, with the optimizer's names.
+
+    Args:
+        saved: the groups of a state dict.
+        groups: as many groups of the optimizer.
+
+    Raises:
+        CheckpointMismatchError: they match neither by name nor by order.
+    """
+    is_named = all(group.get("param_names") is not None for group in groups)
+    saved = [
+        group
+        if is_named and len(group.get("param_names") or ()) == len(group["params"])
+        else {key: value for key, value in group.items() if key != "param_names"}
+        for group in saved
+    ]
+    matched = _by_name(saved, groups) or []
+    indices = {index for group in matched for index in group["params"]}
+    # Where names occur twice, names say nothing.
+    is_whole = len(indices) == sum(len(group["params"]) for group in saved)
+    return matched if matched and is_whole else _by_order(saved, groups)
 
 
 def _by_name(
@@ -200,3 +242,52 @@ def _shapes(state: dict[str, Any]) -> dict[str, Any]:
         key: tuple(value.shape) if isinstance(value, Tensor) else None
         for key, value in state.items()
     }
+
+
+def places(groups: list[dict[str, Any]]) -> Places:
+    """The places of the parameters of groups with names, and those names.
+
+    Args:
+        groups: the param groups of an optimizer.
+    """
+    return {
+        p: ((number, index), name)
+        for number, group in enumerate(groups)
+        for index, (p, name) in enumerate(
+            zip(group["params"], group.get("param_names") or (), strict=False)
+        )
+    }
+
+
+def follow_names(groups: list[dict[str, Any]], before: Places) -> Places:
+    """Give parameters that were moved their own names, and new ones their place's or a fresh one.
+
+    Names that were edited while the parameters of the group stayed where they were are kept.
+
+    Args:
+        groups: the param groups of an optimizer, whose `param_names` are changed where needed.
+        before: the places and names when they were last looked at.
+
+    Returns:
+        The places and names now.
+    """
+    known: list[list[str | None]] = []
+    titled = [
+        (str(g.get("name", i)), g) for i, g in enumerate(groups) if g.get("param_names") is not None
+    ]
+    for _, group in titled:
+        homes = [before.get(p, (None, None)) for p in group["params"]]
+        number = homes[0][0][0] if homes and homes[0][0] else None
+        stay = [place for place, _ in homes] == [(number, i) for i in range(len(homes))]
+        is_same = stay and len(group["param_names"]) == len(homes)
+        known.append(list(group["param_names"]) if is_same else [name for _, name in homes])
+    taken = {name for names in known for name in names}
+    for (title, group), names in zip(titled, known, strict=True):
+        for index in [i for i, name in enumerate(names) if name is None]:
+            fresh = (f"{title}[{number}]" for number in count(index))
+            choices = chain(group["param_names"][index : index + 1], fresh)
+            names[index] = next(choice for choice in choices if choice not in taken)
+            taken.add(names[index])
+        if names != group["param_names"]:
+            group["param_names"] = names
+    return places(groups)

@@ -70,6 +70,7 @@ class SGDHD(HypergradientDescent):
     """
 
     options = _SGD_OPTIONS
+    switched = ("momentum_buffer",)
 
     @only("params", *_SGD_OPTIONS)
     def __init__(
@@ -196,6 +197,7 @@ class AdamHD(HypergradientDescent):
     """
 
     options = _ADAM_OPTIONS
+    counters = ("step",)
 
     @only("params", *_ADAM_OPTIONS)
     def __init__(

@@ -16,12 +16,8 @@ from torch.nn.parameter import is_lazy
 from torch.optim.optimizer import ParamsT
 
 from samt.block_optimizer import never_compiled
-from samt.errors import (
-    CheckpointMismatchError,
-    StateMismatchError,
-    UnsupportedGradientError,
-    listed,
-)
+from samt.checkpoint import Places, follow_names, in_order, places, refuse_other_optimizer
+from samt.errors import CheckpointMismatchError, StateMismatchError, UnsupportedGradientError
 from samt.options import (
     NOT_NEGATIVE,
     NOTES,
@@ -33,7 +29,7 @@ from samt.options import (
     refuse_unknown,
     word,
 )
-from samt.partition import plain_name, without_duplicates
+from samt.partition import without_duplicates
 from samt.tensors.finite import refuse_unless_finite
 from samt.tensors.refusals import refuse_several_devices, refuse_sparse, refuse_unreal
 
@@ -83,8 +79,12 @@ class HypergradientDescent(torch.optim.Optimizer, ABC):
     """
 
     options: ClassVar[Options]
+    counters: ClassVar[tuple[str, ...]] = ()  # what a parameter's state holds beside tensors
+    switched: ClassVar[tuple[str, ...]] = ()  # the moments that an option switches on and off
 
     def __init__(self, params: ParamsT, defaults: Group) -> None:
+        self._places: Places = {}
+        self._moments_kept: dict[Tensor, list[str]] = {}  # after the last step
         make_plain(defaults, self.options)
         check(defaults, self.options)
         super().__init__(params, defaults)
@@ -104,6 +104,15 @@ class HypergradientDescent(torch.optim.Optimizer, ABC):
             u: the tensors u_{t−1} of the states, which become u_t.
         """
 
+    def __getstate__(self) -> dict[str, Any]:
+        self._places = follow_names(self.param_groups, self._places)
+        return super().__getstate__()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # after unpickling, and in the middle of load_state_dict
+        self._places = places(self.param_groups)
+        self._note_moments()
+
     def add_param_group(self, param_group: Group) -> None:
         """Add a group with an α of its own.
 
@@ -116,6 +125,7 @@ class HypergradientDescent(torch.optim.Optimizer, ABC):
                 what it was before.
         """
         refuse_unknown(param_group, self.options, type(self).__name__, notes=_NOTES)
+        self._places = follow_names(self.param_groups, self._places)
         super().add_param_group(without_duplicates(param_group, self.param_groups))
         group = self.param_groups[-1]
         try:
@@ -127,6 +137,7 @@ class HypergradientDescent(torch.optim.Optimizer, ABC):
         except Exception:
             self.param_groups.pop()
             raise
+        self._places = places(self.param_groups)
 
     @never_compiled
     @torch.no_grad()
@@ -150,6 +161,7 @@ class HypergradientDescent(torch.optim.Optimizer, ABC):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self._places = follow_names(self.param_groups, self._places)
         # State that is made in inference mode could not be stepped outside of it.
         with torch.inference_mode(False), torch.no_grad():
             for index, group in enumerate(self.param_groups):
@@ -158,6 +170,7 @@ class HypergradientDescent(torch.optim.Optimizer, ABC):
             for group, ready in zip(self.param_groups, prepared, strict=True):
                 group["calls"] = group.get("calls", 0) + 1
                 self._step_group(group, ready)
+        self._note_moments()
         return loss
 
     def _check_group(self, group: Group, index: int) -> None:
@@ -176,6 +189,7 @@ class HypergradientDescent(torch.optim.Optimizer, ABC):
                     "optimizer.zero_grad() and compute it again"
                 )
             if self.state.get(parameter):
+                self._refuse_state_in_part(parameter, group, _title(group, index))
                 self._adapt_state(parameter, group, _title(group, index))
 
     def _prepare_group(self, group: Group, index: int) -> None:
@@ -191,6 +205,27 @@ class HypergradientDescent(torch.optim.Optimizer, ABC):
         if parameter.requires_grad or bool(self.state.get(parameter)):
             return True
         return not is_lazy(parameter) and parameter.grad is not None
+
+    def _refuse_state_in_part(self, parameter: Tensor, group: Group, block: str) -> None:
+        """Raise StateMismatchError if only some of what a state must hold together is there."""
+        state, wanted = self.state[parameter], (*self._tensors(group), *self.counters)
+        optional = {*self.switched} - {*self._moments_kept.get(parameter, ())}
+        missing = [key for key in wanted if key not in state and key not in optional]
+        there = [key for key in (*wanted, *self.switched) if key in state]
+        if missing and there:
+            raise StateMismatchError(
+                f"the state of a parameter in block {block!r} has {there[0]!r} and no "
+                f"{missing[0]!r}, which belong together: put it back, or delete "
+                "optimizer.state[parameter], so that it starts anew"
+            )
+
+    def _note_moments(self) -> None:
+        """Note which moments are in use: one that is missing later was taken away."""
+        self._moments_kept = {
+            p: [key for key in self._moments(group) if key in self.state.get(p, ())]
+            for group in self.param_groups
+            for p in group["params"]
+        }
 
     def _adapt_state(self, parameter: Tensor, group: Group, block: str) -> None:
         """Bring state to the precision and device of its parameter.
@@ -225,13 +260,9 @@ class HypergradientDescent(torch.optim.Optimizer, ABC):
             for state, p in zip(states, parameters, strict=True)
         ]
         lr = next_lr(group, gradients, known)
-        numbers = {
-            "the squared norm of the gradient": _squared_norm(gradients),
-            "the learned lr": lr,
-        }
-        for what, number in numbers.items():
-            block, step = group.get("name", index), group.get("calls", 0)
-            refuse_unless_finite(number, what, block, step, _CURE)
+        where = group.get("name", index), group.get("calls", 0), _CURE
+        refuse_unless_finite(_squared_norm(gradients), "the squared norm of the gradient", *where)
+        refuse_unless_finite(lr, "the learned lr", *where)
         return _Prepared(parameters, gradients, lr)
 
     def _step_group(self, group: Group, ready: _Prepared) -> None:
@@ -265,8 +296,13 @@ class HypergradientDescent(torch.optim.Optimizer, ABC):
         self.state[parameter] = state
         return state
 
+    def state_dict(self) -> dict[str, Any]:
+        """As in torch; parameters that were moved by hand keep their names."""
+        self._places = follow_names(self.param_groups, self._places)
+        return super().state_dict()
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load as torch does: by the order of groups and parameters, whatever their names are.
+        """Load as torch does, but by the names of the parameters where both sides have the same.
 
         Args:
             state_dict: what `state_dict` returned.
@@ -275,17 +311,12 @@ class HypergradientDescent(torch.optim.Optimizer, ABC):
             CheckpointMismatchError: it was written by another method, or for other parameters;
                 the optimizer is what it was before.
         """
-        hook = self.register_load_state_dict_pre_hook(_refuse_other_structure)  # after all others
-        names = [group.get("param_names") for group in self.param_groups]
+        self._places = follow_names(self.param_groups, self._places)
+        hook = self.register_load_state_dict_pre_hook(_matched)  # after all others
         try:
             super().load_state_dict(state_dict)
         finally:
             hook.remove()
-        for group, own in zip(self.param_groups, names, strict=True):
-            if own is not None:
-                group["param_names"] = own  # in its place, where the state dict has names, too
-            else:
-                group.pop("param_names", None)
 
 
 def next_lr(group: Group, gradients: Tensors, updates: Tensors) -> Tensor:
@@ -344,30 +375,17 @@ def _dot(ones: Tensors, others: Tensors, dtype: torch.dtype) -> Tensor:
     return torch.stack(products).sum()
 
 
-def _refuse_other_structure(optimizer: Any, state_dict: dict[str, Any]) -> None:
-    """Raise CheckpointMismatchError for a state dict that does not fit."""
-    name, groups = type(optimizer).__name__, optimizer.param_groups
-    saved, state = state_dict.get("param_groups"), state_dict.get("state")
-    if (
-        not isinstance(saved, list)
-        or not isinstance(state, dict)
-        or any(option not in group for group in saved for option in (*optimizer.options, "params"))
-    ):
-        raise CheckpointMismatchError(
-            f"this is no state dict of {name}: give what its optimizer.state_dict() returned"
-        )
+def _matched(optimizer: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
+    """Return a state dict in the optimizer's order, or raise CheckpointMismatchError."""
+    refuse_other_optimizer(optimizer, state_dict, (*optimizer.options, "params"))
+    groups, saved, state = optimizer.param_groups, state_dict["param_groups"], state_dict["state"]
     sizes, saved_sizes = ([len(group["params"]) for group in gs] for gs in (groups, saved))
-    if sizes != saved_sizes:
+    if sorted(sizes) != sorted(saved_sizes):
         raise CheckpointMismatchError(
             f"the state dict has groups of {saved_sizes} parameters, the optimizer of {sizes}: "
             "build it with the groups that the state dict was saved with"
         )
-    moved = [name for own, other in zip(groups, saved, strict=True) for name in _moved(own, other)]
-    if moved:
-        raise CheckpointMismatchError(
-            f"the state dict has parameters in another order ({listed(moved)}), and they are "
-            "matched by order: build the optimizer with the order that it was saved with"
-        )
+    saved = in_order(saved, groups)
     for group, other in zip(groups, saved, strict=True):
         for parameter, index in zip(group["params"], other["params"], strict=True):
             tensors = {} if is_lazy(parameter) else state.get(index, {})
@@ -377,11 +395,4 @@ def _refuse_other_structure(optimizer: Any, state_dict: dict[str, Any]) -> None:
                         f"{key!r} in the state dict has shape {tuple(tensors[key].shape)}, its "
                         f"parameter {tuple(parameter.shape)}: build the model it was saved with"
                     )
-
-
-def _moved(own: Group, saved: Group) -> list[str]:
-    """Return the names that both groups have, and not in the same place."""
-    ours, theirs = (list(map(plain_name, g.get("param_names") or ())) for g in (own, saved))
-    common = {*ours} & {*theirs}
-    pairs = zip(ours, theirs, strict=False)
-    return [one for one, other in pairs if one != other and {one, other} <= common]
+    return {**state_dict, "param_groups": saved}
