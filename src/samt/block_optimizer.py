@@ -24,7 +24,7 @@ from torch.optim.optimizer import ParamsT
 from samt import checkpoint
 from samt.errors import GradScalerUnsupportedError, OptionError
 from samt.options import NOTES, Options, check, make_plain, refuse_unknown
-from samt.partition import blocks, without_duplicates
+from samt.partition import Places, blocks, follow_names, without_duplicates
 from samt.tensors.process_groups import Ranks
 from samt.tensors.refusals import refuse_uninitialized, refuse_unreal
 
@@ -115,7 +115,7 @@ class BlockOptimizer(torch.optim.Optimizer):
         self._seen: list[Any] | None = None
         self._checked: list[Any] = []
         self._members: list[list[Member]] = []
-        self._named: list[Member] = []  # all parameters of the last step with their names
+        self._places: Places = {}  # of all parameters at the last step, with their names
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_ranks": self._ranks}
@@ -255,25 +255,13 @@ class BlockOptimizer(torch.optim.Optimizer):
         self._checked = [group[name] for group in groups for name in names]
 
     def _names(self) -> list[str]:
-        """The name of every parameter, wherever somebody has put it since the last step.
-
-        A parameter keeps its name; one that replaces another in its place takes that name.
-        """
-        known = {id(parameter): name for name, parameter in self._named}
-        found: list[Member] = []
+        """The name of every parameter, wherever somebody has put it since the last step."""
+        self._places = follow_names(self.param_groups, self._places)
+        found: list[str] = []
         for group in self.param_groups:
-            params, names = group["params"], group.get("param_names")
-            if names is None:
-                found += [(str(i), p) for i, p in enumerate(params)]
-                continue
-            fresh = [f"{group['name']}[{i}]" for i in range(len(params))]
-            if len(names) != len(params):
-                names = fresh
-            pairs = zip(names, params, strict=True)
-            group["param_names"] = [known.get(id(p), name) for name, p in pairs]
-            found += zip(group["param_names"], params, strict=True)
-        self._named = found
-        return [name for name, _ in found]
+            names = group.get("param_names")
+            found += map(str, range(len(group["params"]))) if names is None else names
+        return found
 
     def state_dict(self) -> dict[str, Any]:
         """As in torch, complete before the first step; loads with `weights_only=True`."""

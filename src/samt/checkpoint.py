@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import chain, count
-from typing import Any, TypeAlias
+from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -12,8 +11,6 @@ from torch.optim import Optimizer
 from samt.errors import CheckpointMismatchError, listed
 from samt.partition import plain_name
 
-# The group of a parameter and its index there, and its name.
-Places: TypeAlias = dict[Tensor, tuple[tuple[int, int], str]]
 CALLABLE = "callable"  # stands for a step_size that only code can say
 # Options that earlier versions wrote, and that no longer exist.
 _GONE = ("preset",)
@@ -242,52 +239,3 @@ def _shapes(state: dict[str, Any]) -> dict[str, Any]:
         key: tuple(value.shape) if isinstance(value, Tensor) else None
         for key, value in state.items()
     }
-
-
-def places(groups: list[dict[str, Any]]) -> Places:
-    """The places of the parameters of groups with names, and those names.
-
-    Args:
-        groups: the param groups of an optimizer.
-    """
-    return {
-        p: ((number, index), name)
-        for number, group in enumerate(groups)
-        for index, (p, name) in enumerate(
-            zip(group["params"], group.get("param_names") or (), strict=False)
-        )
-    }
-
-
-def follow_names(groups: list[dict[str, Any]], before: Places) -> Places:
-    """Give parameters that were moved their own names, and new ones their place's or a fresh one.
-
-    Names that were edited while the parameters of the group stayed where they were are kept.
-
-    Args:
-        groups: the param groups of an optimizer, whose `param_names` are changed where needed.
-        before: the places and names when they were last looked at.
-
-    Returns:
-        The places and names now.
-    """
-    known: list[list[str | None]] = []
-    titled = [
-        (str(g.get("name", i)), g) for i, g in enumerate(groups) if g.get("param_names") is not None
-    ]
-    for _, group in titled:
-        homes = [before.get(p, (None, None)) for p in group["params"]]
-        number = homes[0][0][0] if homes and homes[0][0] else None
-        stay = [place for place, _ in homes] == [(number, i) for i in range(len(homes))]
-        is_same = stay and len(group["param_names"]) == len(homes)
-        known.append(list(group["param_names"]) if is_same else [name for _, name in homes])
-    taken = {name for names in known for name in names}
-    for (title, group), names in zip(titled, known, strict=True):
-        for index in [i for i, name in enumerate(names) if name is None]:
-            fresh = (f"{title}[{number}]" for number in count(index))
-            choices = chain(group["param_names"][index : index + 1], fresh)
-            names[index] = next(choice for choice in choices if choice not in taken)
-            taken.add(names[index])
-        if names != group["param_names"]:
-            group["param_names"] = names
-    return places(groups)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
-from itertools import pairwise
+from itertools import chain, count, pairwise
 from typing import Any, TypeAlias
 
 from torch import Tensor, nn
@@ -12,6 +12,8 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from samt.errors import DuplicateParameterError, PartitionError, listed
 
+# The group of a parameter and its index there, and its name.
+Places: TypeAlias = dict[Tensor, tuple[tuple[int, int], str]]
 Member: TypeAlias = str | nn.Module
 Partition: TypeAlias = int | Sequence[Member | Sequence[Member]] | None
 
@@ -208,3 +210,54 @@ def _from_outside(model: nn.Module) -> Iterator[nn.Module]:
         yield inner
         is_parallel = isinstance(inner, DistributedDataParallel | DataParallel)
         inner = inner.module if is_parallel else getattr(inner, "_orig_mod", None)
+
+
+def places(groups: list[dict[str, Any]]) -> Places:
+    """The places of the parameters of groups with names, and those names.
+
+    Args:
+        groups: the param groups of an optimizer.
+    """
+    return {
+        p: ((number, index), name)
+        for number, group in enumerate(groups)
+        for index, (p, name) in enumerate(
+            zip(group["params"], group.get("param_names") or (), strict=False)
+        )
+    }
+
+
+def follow_names(groups: list[dict[str, Any]], before: Places) -> Places:
+    """Give parameters that were moved their own names, and new ones their place's or a fresh one.
+
+    Names that were edited while the parameters of the group stayed where they were are kept.
+
+    Args:
+        groups: the param groups of an optimizer, whose `param_names` are changed where needed.
+        before: the places and names when they were last looked at.
+
+    Returns:
+        The places and names now.
+    """
+    known: list[list[str | None]] = []
+    old = {name for _, name in before.values()}
+    titled = [
+        (str(g.get("name", i)), g) for i, g in enumerate(groups) if g.get("param_names") is not None
+    ]
+    for _, group in titled:
+        homes = [before.get(p, (None, None)) for p in group["params"]]
+        number = homes[0][0][0] if homes and homes[0][0] else None
+        stay = [place for place, _ in homes] == [(number, i) for i in range(len(homes))]
+        are_edited = not old >= {*group["param_names"]}
+        is_same = stay and len(group["param_names"]) == len(homes) and are_edited
+        known.append(list(group["param_names"]) if is_same else [name for _, name in homes])
+    taken = {name for names in known for name in names}
+    for (title, group), names in zip(titled, known, strict=True):
+        for index in [i for i, name in enumerate(names) if name is None]:
+            fresh = (f"{title}[{number}]" for number in count(index))
+            choices = chain(group["param_names"][index : index + 1], fresh)
+            names[index] = next(choice for choice in choices if choice not in taken)
+            taken.add(names[index])
+        if names != group["param_names"]:
+            group["param_names"] = names
+    return places(groups)

@@ -16,7 +16,7 @@ from torch.nn.parameter import is_lazy
 from torch.optim.optimizer import ParamsT
 
 from samt.block_optimizer import never_compiled
-from samt.checkpoint import Places, follow_names, in_order, places, refuse_other_optimizer
+from samt.checkpoint import in_order, refuse_other_optimizer
 from samt.errors import CheckpointMismatchError, StateMismatchError, UnsupportedGradientError
 from samt.options import (
     NOT_NEGATIVE,
@@ -29,7 +29,7 @@ from samt.options import (
     refuse_unknown,
     word,
 )
-from samt.partition import without_duplicates
+from samt.partition import Places, follow_names, places, without_duplicates
 from samt.tensors.finite import refuse_unless_finite
 from samt.tensors.refusals import refuse_several_devices, refuse_sparse, refuse_unreal
 
