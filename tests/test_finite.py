@@ -18,7 +18,7 @@ import samt
 from samt.alternating import samt as samt_module
 from samt.alternating import sweep
 from samt.errors import NonFiniteLossError
-from samt.tensors.finite import FiniteNumbers
+from samt.tensors.finite import FiniteNumbers, Named
 
 from .support.accelerators import NobodyLooks
 from .support.batches import batch
@@ -54,16 +54,13 @@ class LateNumbers(FiniteNumbers):
 
     looks = True
 
-    def __init__(self, step: int, cure: str) -> None:
-        super().__init__(step, cure)
-        self.heard: list[tuple[Tensor | float, str, str | None]] = []
-
-    def check(self, number: Tensor | float, what: str, block: str | None = None) -> None:
-        self.heard.append((number, what, block))
+    def check(self, numbers: Named, block: str | None = None) -> None:
+        self.collected += [(torch.as_tensor(number), what, block) for number, what in numbers]
 
     def look(self) -> None:
-        for number in self.heard if self.looks else []:
-            super().check(*number)
+        if self.looks:
+            super().look()
+        self.collected.clear()
 
 
 @pytest.fixture
@@ -213,10 +210,11 @@ def on_device(number: float) -> Tensor:
 
 
 def test_numbers_on_a_device_are_collected_and_looked_at_once() -> None:
-    numbers = FiniteNumbers(7, "lower lr")
-    numbers.check(1.0, "the loss")
-    numbers.check(on_device(1.0), "the loss", "first")
-    numbers.check(on_device(math.inf), "the length of the step", "second")
+    numbers = FiniteNumbers("lower lr")
+    numbers.step = 7
+    numbers.check([(1.0, "the loss")])
+    numbers.check([(on_device(1.0), "the loss")], "first")
+    numbers.check([(on_device(math.inf), "the length of the step")], "second")
     with pytest.raises(NonFiniteLossError) as caught:
         numbers.look()
     assert str(caught.value) == (
@@ -225,4 +223,4 @@ def test_numbers_on_a_device_are_collected_and_looked_at_once() -> None:
     )
     numbers.look()
     with pytest.raises(NonFiniteLossError, match=r"^the loss is nan at step 7; .*: lower lr$"):
-        numbers.check(torch.tensor(math.nan), "the loss")
+        numbers.check([(torch.tensor(math.nan), "the loss")])

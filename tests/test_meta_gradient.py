@@ -62,7 +62,7 @@ def test_it_equals_finite_differences(step_size: Any, head: str, options: dict[s
     states = [optimizer.state[p] for p in parameters]
     members = list(zip(group["param_names"], parameters, strict=True))
     subproblem = SubProblem(0, group, members, states)
-    check_finite = FiniteNumbers(0, "there is no cure").check
+    check_finite = FiniteNumbers("there is no cure").check
     # Any weights of φ will do; the initial offsets, all zero, would hide mistakes.
     for state in states:
         for key in state.keys() - {"center", "ball_scale"}:

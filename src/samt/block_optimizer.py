@@ -73,7 +73,7 @@ class BlockOptimizer(torch.optim.Optimizer):
 
     options: ClassVar[Options]
     of_all_blocks: ClassVar[tuple[str, ...]]
-    structural: ClassVar[tuple[str, ...]] = ()  # the options that decide which state there is
+    structural: ClassVar[tuple[str, ...]] = ()  # after their change `_build` is called again
     mark: ClassVar[str]  # an option by which the groups of this optimizer are known
     notes: ClassVar[tuple[str, ...]] = ("calls",)  # what a group keeps beside its options
     history: History | None
@@ -318,7 +318,8 @@ class BlockOptimizer(torch.optim.Optimizer):
             )
         if not self.param_groups:
             raise OptionError("the optimizer has no blocks: add one with add_param_group")
-        refuse_uninitialized(self.param_groups)
+        if any(is_lazy(p) for group in self.param_groups for p in group["params"]):
+            refuse_uninitialized(self.param_groups)
         self._sync()
 
     @contextmanager

@@ -187,6 +187,10 @@ class EtaModels:
         heads = [tensor for head in self._heads for tensor in head]
         return [self.trunk, *heads, *(o for o in self._offsets if o is not None)]
 
+    def read(self, gradients: Sequence[Tensor]) -> Trace:
+        """α and η̃ of every step-size entry, from the gradient of each tensor."""
+        return self.forward(gradient_statistics(gradients))
+
     def forward(self, features: Tensor) -> Trace:
         """α and η̃ of every step-size entry, from the features (T, 5)."""
         v = features.unsqueeze(1)

@@ -25,7 +25,7 @@ from samt.alternating.sweep import Sweep, Updated
 from samt.closures import Closure
 from samt.errors import CompileError, OptionError
 from samt.step_size import Number
-from samt.tensors.finite import FiniteNumbers
+from samt.tensors.finite import FiniteNumbers, Named
 
 logger = logging.getLogger("samt")
 
@@ -39,7 +39,7 @@ class CompiledSweeps:
         self._graphs: dict[Any, _Graph] = {}
         self._gave_up = False
 
-    def run(self, sweep: Sweep, numbers: FiniteNumbers, updated: Updated) -> Loss:
+    def run(self, sweep: Sweep, numbers: FiniteNumbers, updated: Updated | None) -> Loss:
         """Run a sweep, with a graph where there can be one.
 
         Args:
@@ -162,19 +162,22 @@ class _Graph:
         self._rates: list[Number] = []
         self._lrs = torch.empty(0, device=self._device)
 
-    def run(self, sweep: Sweep, numbers: FiniteNumbers, updated: Updated) -> Loss:
+    def run(self, sweep: Sweep, numbers: FiniteNumbers, updated: Updated | None) -> Loss:
         """Take a step, and report the same numbers and updates as an eager step."""
         undo = [(tensor, tensor.detach().clone()) for tensor in self._state]
         try:
             found, *summaries = self._run(sweep)
-            for label, number in zip(self._checked, found.unbind(), strict=True):
-                numbers.check(number, *label)
-            numbers.look()
+            for (what, name), number in zip(self._checked, found.unbind(), strict=True):
+                numbers.check([(number, what)], name)
+            if numbers.collected:
+                numbers.look()
         except BaseException:
+            numbers.collected.clear()
             take_back(undo)
             raise
         for (block, index), rows in zip(self._updated, summaries, strict=True):
-            updated(block, found[index], partial(torch.clone, rows))
+            if updated is not None:
+                updated(block, found[index], partial(torch.clone, rows))
         first: Tensor = found[0].clone()
         return first
 
@@ -277,13 +280,14 @@ class _Listener(FiniteNumbers):
     """Collects the numbers of a step that is traced, in which nobody can look at them."""
 
     def __init__(self) -> None:
-        super().__init__(0, "")
+        super().__init__("")
         self.heard: list[Tensor] = []
         self.labels: list[tuple[str, str | None]] = []
 
-    def check(self, number: Tensor | float, what: str, block: str | None = None) -> None:
-        self.heard.append(torch.as_tensor(number))
-        self.labels.append((what, block))
+    def check(self, numbers: Named, block: str | None = None) -> None:
+        for number, what in numbers:
+            self.heard.append(torch.as_tensor(number))
+            self.labels.append((what, block))
 
 
 def _take_vectors_for_scalars(traced: torch.fx.GraphModule) -> None:

@@ -103,7 +103,7 @@ class RepeatedEvaluation:
             self._end_replays()
             raise
         watches = self._habits.steps_watched < _STEPS_TO_WATCH
-        self._unprotected = Unprotected(self.holders if watches else [])
+        self._unprotected = Unprotected(self.holders) if watches else None
         # torch's own fast path of attention asks whether anything requires gradients, but not in a
         # way that `Observer` could see.
         self._had_fast_path = torch.backends.mha.get_fastpath_enabled()
@@ -294,16 +294,16 @@ class RepeatedEvaluation:
 
     def _look_at_what_the_first_did(self) -> None:
         self._after_first = Surroundings(self.holders, self._devices, self._generators)
-        self.draws = not self._before.random.equals(self._after_first.random)
-        self.keeps = self._before.has_other_attributes()
+        self.draws, self.keeps = self._before.differences(self._after_first)
         for replay in self._replays.values():
             if self.draws and not replay.draws:
                 self._records.clear()  # without the random states that a replay would need
             replay.draws = self.draws
-        if self._unprotected.warn():
-            self.keeps = True
-            self._habits.steps_watched = _STEPS_TO_WATCH
-        self._habits.steps_watched += 1
+        if self._unprotected is not None:
+            self._habits.steps_watched += 1
+            if self._unprotected.warn():
+                self.keeps = True
+                self._habits.steps_watched = _STEPS_TO_WATCH
 
 
 class Evaluations:

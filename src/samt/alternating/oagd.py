@@ -12,6 +12,7 @@ meta loss has the derivative −(g ⊙ h) with respect to η, summed down to the
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeAlias, TypeVar, cast
 
@@ -22,7 +23,6 @@ from samt.alternating.state import PREVIOUS
 from samt.eta_model import (
     EtaModels,
     Trace,
-    gradient_statistics,
 )
 from samt.step_size import (
     Number,
@@ -71,11 +71,14 @@ class SubProblem:
         states: for each of these parameters, its complete entry in the optimizer's state.
 
     Attributes:
+        inner_steps: the number of OAGD steps before the next block.
         kind: the kind of the meta batch: `same`, `subset`, `fresh` or `next`.
         looks_ahead: whether h is evaluated right after the trial step, on a meta batch.
         learns_from_next: whether h is the gradient of the block's next update.
         etas: η of the last `descend`, one tensor for each parameter.
         tensors: everything that a step changes in place.
+        learned: those of them that have changed when `descend` refuses a number, before it moves a
+            weight: the eta models that learn from the gradient of this update.
 
     Raises:
         OptionError: the block lies on several devices.
@@ -102,43 +105,21 @@ class SubProblem:
                 state[key] = value.to(device=parameter.device, dtype=self.dtype)
         self.eta: EtaModels | None = None
         self._held: Held | None = None
+        self._chosen: tuple[Any, ...] = (None, None, None)
+        self._constants: tuple[Number, Number] = (0.0, 0.0)
         self._of_eta: list[Tensor] = []  # everything that φ learns
         if group["parts"] != "fixed":
             self._shapes = [step_size_shape(group["step_size"], p) for p in self.parameters]
             self.eta = EtaModels(self.states, group["eta_hidden"], group["projection"])
             self._of_eta = self.eta.tensors
+        self.inner_steps = int(group["inner_steps"])
         self.kind = str(group["meta_batch"])
         self.looks_ahead = self.eta is not None and self.kind != "next"
         self.learns_from_next = self.eta is not None and self.kind == "next"
         kept = (*PREVIOUS, "ball_scale")
+        self.learned = self._of_eta if self.learns_from_next else []
         self.tensors = [*self.parameters, *self._of_eta]
         self.tensors += [state[key] for state in self.states for key in kept if key in state]
-
-    @property
-    def is_trainable(self) -> bool:
-        """Whether a parameter requires gradients now."""
-        return any(parameter.requires_grad for parameter in self.parameters)
-
-    @property
-    def has_gradients(self) -> bool:
-        """Whether a parameter has a gradient now."""
-        return any(parameter.grad is not None for parameter in self.parameters)
-
-    @property
-    def inner_steps(self) -> int:
-        """The number of OAGD steps before the next block."""
-        return int(self.group["inner_steps"])
-
-    def snapshot(self, whole: bool) -> list[tuple[Tensor, Tensor]]:
-        """The tensors that a step changes in place, with copies for taking the step back.
-
-        Args:
-            whole: whether to copy everything. Otherwise only the eta models are copied that have
-                learned by the time at which `descend` refuses a number, before it moves a weight.
-        """
-        learned = self._of_eta if self.learns_from_next else []
-        changed = self.tensors if whole else learned
-        return [(tensor, tensor.detach().clone()) for tensor in changed]
 
     @_in_own_precision
     def descend(self, gradients: Gradients, check_finite: CheckFinite) -> None:
@@ -157,7 +138,7 @@ class SubProblem:
         g = self._zeros_for_missing(gradients)
         if group["max_grad_norm"] is not None:
             norm = norm_of_all(g)
-            check_finite(norm, _NORM, group["name"])
+            check_finite([(norm, _NORM)], group["name"])
             g = clipped(g, group["max_grad_norm"], norm)
         decays = [1 - lr * group["weight_decay"] if x is not None else 1 for x in gradients]
         if self.eta is None:
@@ -167,10 +148,9 @@ class SubProblem:
             self._move_fixed(g, lr, decays)
         else:
             constants = self._coefficients(lr)
-            features = gradient_statistics(g)
-            trace = self.eta.forward(features)
+            trace = self.eta.read(g)
             found = [combine(both[0], both[1], *constants) for both in trace.projected]
-            self._check_step(check_finite, features[:, 4].sum(), _sum(found))
+            self._check_step(check_finite, trace.features[:, 0, 4].sum(), _sum(found))
             self._hold(g, trace, lr, constants)
             each = found[0].unbind() if self.eta.one_group else found
             self.etas = [eta.view(shape) for eta, shape in zip(each, self._shapes, strict=True)]
@@ -202,14 +182,19 @@ class SubProblem:
             for slope, both in zip(slopes, trace.projected, strict=True)
         ]
         self.eta.descend(trace, grads, -self.group["meta_lr"])
-        check_finite(_sum(self._of_eta), "the sum over the eta models", self.group["name"])
+        name = self.group["name"]
+        check_finite([(_sum(self._of_eta), "the sum over the eta models")], name)
 
     def _check_step(self, check_finite: CheckFinite, norm: Tensor, step_size: Tensor) -> None:
-        check_finite(norm, _NORM, self.group["name"])
-        check_finite(norm * step_size, "the length of the step", self.group["name"])
+        numbers = [(norm, _NORM), (norm * step_size, "the length of the step")]
+        check_finite(numbers, self.group["name"])
 
     def _coefficients(self, lr: Number) -> tuple[Number, Number]:
-        return coefficients(self.group["parts"], lr, relative_factor(self.group["relative"]))
+        chosen = lr, self.group["parts"], self.group["relative"]
+        if not all(map(operator.is_, chosen, self._chosen)):  # a scheduler may have changed lr
+            self._constants = coefficients(chosen[1], lr, relative_factor(chosen[2]))
+            self._chosen = chosen
+        return self._constants
 
     def _zeros_for_missing(self, gradients: Gradients) -> list[Tensor]:
         return [

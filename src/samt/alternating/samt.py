@@ -165,6 +165,7 @@ class SAMT(BlockOptimizer):
     def _forget(self) -> None:
         super()._forget()
         self._compiled = CompiledSweeps()
+        self._numbers = FiniteNumbers(_CURE)
 
     def _note_beginning(self, group: Group) -> None:
         super()._note_beginning(group)
@@ -216,21 +217,27 @@ class SAMT(BlockOptimizer):
         """
         self._start_step(": train in bfloat16 autocast, without a scaler")
         groups, first = self.param_groups, self.param_groups[0]
-        numbers = FiniteNumbers(first["calls"], _CURE)
+        numbers, updated = self._numbers, self._updated if self.history is not None else None
+        numbers.step = first["calls"]
         due = [block for block in map(self._blocks.__getitem__, order(groups)) if block is not None]
         with self._notes_kept_if_it_fails():
             if closure is None:
-                due = [block for block in due if block.is_trainable or block.has_gradients]
-                step_on_gradients(due, self._ranks, numbers, self._updated, _CURE_WITHOUT_CLOSURE)
+                due = [
+                    b
+                    for b in due
+                    if any(p.requires_grad or p.grad is not None for p in b.parameters)
+                ]
+                step_on_gradients(due, self._ranks, numbers, updated, _CURE_WITHOUT_CLOSURE)
                 loss = None
             else:
-                refuse_gradients(groups)
-                due = [block for block in due if block.is_trainable]
+                if any(p.grad is not None for group in groups for p in group["params"]):
+                    refuse_gradients()
+                due = [block for block in due if any(p.requires_grad for p in block.parameters)]
                 sweep = self._sweep(due, closure, meta_closure)
                 if first["compile"]:
-                    loss = self._compiled.run(sweep, numbers, self._updated)
+                    loss = self._compiled.run(sweep, numbers, updated)
                 else:
-                    loss = sweep.run(numbers, self._updated)
+                    loss = sweep.run(numbers, updated)
         for group in groups:
             group["calls"] += 1
         return loss

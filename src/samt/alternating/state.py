@@ -14,8 +14,11 @@ from samt.tensors.precision import state_dtype
 
 # What `learn` needs of the last `descend` where h comes with the next step.
 PREVIOUS = ("previous_gradient", "previous_features", "previous_lr")
-# The options that decide which state there is.
-STRUCTURAL = ("step_size", "head", "projection", "parts", "meta_batch", "eta_hidden", "radius")
+# The options after whose change everything is built anew.
+STRUCTURAL = (
+    *("step_size", "head", "projection", "parts", "meta_batch", "eta_hidden", "radius"),
+    "inner_steps",  # it decides no state, but how a block is updated
+)
 
 
 def complete_state(

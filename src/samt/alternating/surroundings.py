@@ -88,9 +88,9 @@ class Surroundings:
         ]
         self.random = RandomStates(devices, generators)
 
-    def has_other_attributes(self) -> bool:
-        """Whether an attribute is another object now."""
-        return bool(self._changed())
+    def differences(self, later: Surroundings) -> tuple[bool, bool]:
+        """Whether random numbers were drawn, and whether attributes were set, until a later one."""
+        return not self.random.equals(later.random), bool(self._changed())
 
     def _changed(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         return [

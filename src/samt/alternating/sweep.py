@@ -33,13 +33,9 @@ class Block(Protocol):
     kind: str  # of the meta batch: `same`, `subset`, `fresh` or `next`
     looks_ahead: bool  # h is evaluated right after the trial step, on a meta batch
     learns_from_next: bool  # h is the gradient of the block's next update
-
-    @property
-    def inner_steps(self) -> int:
-        """The number of updates before the next block."""
-
-    def snapshot(self, whole: bool) -> list[tuple[Tensor, Tensor]]:
-        """The tensors that a step changes, with copies."""
+    inner_steps: int  # the number of updates before the next block
+    tensors: list[Tensor]  # everything that an update changes in place
+    learned: list[Tensor]  # those that have changed before `descend` can refuse a number
 
     def descend(self, gradients: Gradients, check_finite: CheckFinite) -> None:
         """Take the trial step."""
@@ -99,12 +95,12 @@ class Sweep:
         self._groups = groups
         self._changed: set[int] = set()  # the blocks that changed since the last evaluation
 
-    def run(self, numbers: FiniteNumbers, updated: Updated) -> Loss:
+    def run(self, numbers: FiniteNumbers, updated: Updated | None) -> Loss:
         """Solve each block's sub-problem approximately, one after the other.
 
         Args:
             numbers: looks at every number that has to be finite.
-            updated: called after each update.
+            updated: called after each update, or None.
 
         Returns:
             The loss of the first pass, before any update.
@@ -114,9 +110,8 @@ class Sweep:
         last = updates[-1] if updates and updates.count(updates[-1]) == 1 else None
         for block in self.blocks:
             # The last update can be refused before it moves a weight, unless it looks ahead.
-            self.evaluation.undo += block.snapshot(
-                whole=block is not last or block.looks_ahead or _on_accelerator(block)
-            )
+            whole = block is not last or block.looks_ahead or _on_accelerator(block)
+            self.evaluation.undo += _copied(block.tensors if whole else block.learned)
         known: Evaluated | None = None
         losses = []
         try:
@@ -127,13 +122,17 @@ class Sweep:
                         known = self._evaluate(self._closure, [block], block if again else None)
                     losses.append(known.loss)
                     known = self._update(block, known.gradients[block.index], following)
-                    updated(block, losses[-1], partial(summary, block.etas))
+                    if updated is not None:
+                        updated(block, losses[-1], partial(summary, block.etas))
                 if not updates:  # all blocks are frozen
                     losses.append(self._evaluate(self._closure, [], None).loss)
-                numbers.look()
-        finally:
+                if numbers.collected:
+                    numbers.look()
+        except BaseException:
+            numbers.collected.clear()
             for block in self.blocks:
                 block.forget()
+            raise
         return losses[0]
 
     def _update(self, block: Block, g: Gradients, following: Block | None) -> Evaluated | None:
@@ -171,12 +170,16 @@ class Sweep:
         self._changed = set()
         group = blocks[0].group if blocks else self._groups[0]
         group["passes"] += self.evaluation.count - count
-        self._check_finite(result.loss, "the loss", group["name"] if blocks else None)
+        self._check_finite([(result.loss, "the loss")], group["name"] if blocks else None)
         return result
 
 
 def step_on_gradients(
-    blocks: Sequence[Block], ranks: Ranks, numbers: FiniteNumbers, updated: Updated, cure: str
+    blocks: Sequence[Block],
+    ranks: Ranks,
+    numbers: FiniteNumbers,
+    updated: Updated | None,
+    cure: str,
 ) -> None:
     """`loss.backward(); optimizer.step()`: the gradients are there, and no other is needed.
 
@@ -184,7 +187,7 @@ def step_on_gradients(
         blocks: the blocks that are due.
         ranks: the processes over which the gradients are averaged.
         numbers: looks at every number that has to be finite.
-        updated: called after each update.
+        updated: called after each update, or None.
         cure: how to build an optimizer that can take such a step; the end of an error message.
 
     Raises:
@@ -203,17 +206,24 @@ def step_on_gradients(
         for gradient in gradients:
             refuse_sparse(gradient)
         _, gradients = ranks.average(None, gradients, block.parameters)
-        undo = block.snapshot(whole=_on_accelerator(block))
+        undo = _copied(block.tensors if _on_accelerator(block) else block.learned)
         try:
             if block.learns_from_next:
                 block.learn(gradients, numbers.check)
             block.descend(gradients, numbers.check)
             numbers.look()
         except BaseException:
+            numbers.collected.clear()
             take_back(undo)
             raise
         block.group["passes"] += 1
-        updated(block, None, partial(summary, block.etas))
+        if updated is not None:
+            updated(block, None, partial(summary, block.etas))
+
+
+def _copied(tensors: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Tensors, each with a copy to put back."""
+    return [(tensor, tensor.detach().clone()) for tensor in tensors]
 
 
 def _on_accelerator(block: Block) -> bool:

@@ -57,19 +57,14 @@ class Layer:
         self.group = group
         self.names = [name for name, _ in members]
         self.parameters = [parameter for _, parameter in members]
+        self.tensors = self.parameters
+        self.learned: list[Tensor] = []
         self.etas: list[Tensor] = []
+        # With fresh batches there is one update for each call.
+        self.inner_steps = 1 if group["fresh_batches"] else int(group["inner_iterations"])
         refuse_several_devices(self.parameters, group["name"])
         dtypes = [state_dtype(parameter) for parameter in self.parameters]
         self.dtype = torch.float64 if torch.float64 in dtypes else torch.float32
-
-    @property
-    def inner_steps(self) -> int:
-        """The number of updates before the next layer: with fresh batches one for each call."""
-        return 1 if self.group["fresh_batches"] else int(self.group["inner_iterations"])
-
-    def snapshot(self, whole: bool) -> list[tuple[Tensor, Tensor]]:
-        """The parameters with copies, if they may have to be taken back."""
-        return [(p, p.detach().clone()) for p in self.parameters] if whole else []
 
     def descend(self, gradients: Gradients, check_finite: CheckFinite) -> None:
         """A step along the gradient, or along the normalised gradient of the whole layer."""
@@ -86,10 +81,11 @@ class Layer:
         parameters, g = [p for p, _ in pairs], [gradient for _, gradient in pairs]
         with own_precision([device]):
             norm = norm_of_all(g)
-            check_finite(norm, "the norm of the gradient", self.group["name"])
+            check_finite([(norm, "the norm of the gradient")], self.group["name"])
             if self.group["normalized"]:
                 g = [gradient * torch.where(norm > 0, 1 / norm, 0) for gradient in g]
-            check_finite(norm_of_all(g) * eta, "the length of the step", self.group["name"])
+            length = norm_of_all(g) * eta
+            check_finite([(length, "the length of the step")], self.group["name"])
             for parameter, gradient in zip(parameters, g, strict=True):
                 if parameter.dtype == self.dtype and not isinstance(lr, Tensor):
                     parameter.add_(gradient, alpha=-lr)
@@ -142,6 +138,7 @@ class Dante(BlockOptimizer):
 
     options = DANTE_OPTIONS
     of_all_blocks = ("order", "fresh_batches", "replay")
+    structural = ("inner_iterations", "fresh_batches")
     mark = "inner_iterations"
     notes = ("calls", "passes")
     _step_supports_amp_scaling = True
@@ -167,6 +164,10 @@ class Dante(BlockOptimizer):
             "replay": replay,
         }
         super().__init__(params, defaults, None)
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._numbers = FiniteNumbers(_CURE)
 
     def _note_beginning(self, group: Group) -> None:
         super()._note_beginning(group)
@@ -211,21 +212,23 @@ class Dante(BlockOptimizer):
         """
         self._start_step(": train in bfloat16 autocast, without a scaler")
         groups, first = self.param_groups, self.param_groups[0]
-        numbers = FiniteNumbers(first["calls"], _CURE)
+        numbers, updated = self._numbers, self._updated if self.history is not None else None
+        numbers.step = first["calls"]
         layers = [layer for layer in map(self._layers.__getitem__, self._order()) if layer]
         with self._notes_kept_if_it_fails():
             if closure is None:
                 cure = "build Dante with fresh_batches=True"
-                step_on_gradients(layers, self._ranks, numbers, self._updated, cure)
+                step_on_gradients(layers, self._ranks, numbers, updated, cure)
                 loss = None
             else:
-                refuse_gradients(groups)
+                if any(p.grad is not None for group in groups for p in group["params"]):
+                    refuse_gradients()
                 trainable = [x for x in layers if any(p.requires_grad for p in x.parameters)]
                 closure, _ = closures_of_step(closure, None, set(), None)
                 replays = first["replay"] and (len(groups) > 1 or first["inner_iterations"] > 1)
                 evaluation = self._evaluations.of_step([closure], self._ranks, replays)
                 sweep = Sweep(trainable, closure, {}, evaluation, groups)
-                loss = sweep.run(numbers, self._updated)
+                loss = sweep.run(numbers, updated)
         for group in groups:
             group["calls"] += 1
         return loss

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from torch import Tensor
 
 from samt.errors import NonFiniteLossError
 
-# Called with a number, what the number is, and the name of its block (None: of all blocks).
-CheckFinite: TypeAlias = Callable[[Tensor | float, str, str | None], None]
+# Numbers, each with its name in the error message, such as "the loss".
+Named: TypeAlias = Sequence[tuple[Tensor | float, str]]
+# Called with such numbers and the name of their block (None: of all blocks).
+CheckFinite: TypeAlias = Callable[[Named, str | None], None]
 
 
 class FiniteNumbers:
@@ -21,30 +23,34 @@ class FiniteNumbers:
     `look` looks at all of them together, so that a step waits for the device only once.
 
     Args:
-        step: the number of the step, for the error message.
         cure: what the user can do about a number that is not finite; the end of the message.
+
+    Attributes:
+        step: the number of the step, for the error message.
+        collected: the numbers that `look` has to look at, with their names and blocks.
     """
 
-    def __init__(self, step: int, cure: str) -> None:
-        self._step = step
+    def __init__(self, cure: str) -> None:
+        self.step = 0
+        self.collected: list[tuple[Tensor, str, str | None]] = []
         self._cure = cure
-        self._collected: list[tuple[Tensor, str, str | None]] = []
 
-    def check(self, number: Tensor | float, what: str, block: str | None = None) -> None:
-        """Look at a number, now or in `look`.
+    def check(self, numbers: Named, block: str | None = None) -> None:
+        """Look at numbers, now or in `look`.
 
         Args:
-            number: a number, or a tensor with one element.
-            what: the name of the number in the error message, such as "the loss".
-            block: the name of the block that the number belongs to; None if it belongs to all.
+            numbers: numbers or tensors with one element, each with its name in the error message,
+                such as "the loss".
+            block: the name of the block that the numbers belong to; None if they belong to all.
 
         Raises:
-            NonFiniteLossError: the number is in host memory and is NaN or infinite.
+            NonFiniteLossError: a number is in host memory and is NaN or infinite.
         """
-        if isinstance(number, Tensor) and number.device.type != "cpu":
-            self._collected.append((number.detach(), what, block))
-        else:
-            refuse_unless_finite(number, what, block, self._step, self._cure)
+        for number, what in numbers:
+            if isinstance(number, Tensor) and number.device.type != "cpu":
+                self.collected.append((number.detach(), what, block))
+            else:
+                refuse_unless_finite(number, what, block, self.step, self._cure)
 
     def look(self) -> None:
         """Look at the numbers that were collected.
@@ -52,9 +58,9 @@ class FiniteNumbers:
         Raises:
             NonFiniteLossError: one of them is NaN or infinite.
         """
-        collected, self._collected = self._collected, []
+        collected, self.collected = self.collected, []
         for number, what, block in collected:
-            refuse_unless_finite(number, what, block, self._step, self._cure)
+            refuse_unless_finite(number, what, block, self.step, self._cure)
 
 
 def refuse_unless_finite(

@@ -51,13 +51,12 @@ def refuse_several_devices(parameters: Iterable[Tensor], block: str) -> None:
         raise OptionError(f"block {block!r} lies on several devices: make one block per device")
 
 
-def refuse_gradients(groups: Iterable[dict[str, Any]]) -> None:
-    """Raise LeftoverGradientsError for a gradient that was there before the closure ran."""
-    if any(p.grad is not None for group in groups for p in group["params"]):
-        raise LeftoverGradientsError(
-            "there are gradients from outside the closure: call optimizer.zero_grad() before "
-            "step, and accumulate over micro-batches inside the closure"
-        )
+def refuse_gradients() -> None:
+    """Raise LeftoverGradientsError: a gradient was there before the closure ran."""
+    raise LeftoverGradientsError(
+        "there are gradients from outside the closure: call optimizer.zero_grad() before "
+        "step, and accumulate over micro-batches inside the closure"
+    )
 
 
 def refuse_uninitialized(groups: Iterable[dict[str, Any]]) -> None:
