@@ -91,6 +91,16 @@ def test_a_note_that_is_deleted_begins_anew(note: str) -> None:
     assert note in optimizer.param_groups[1]
 
 
+def test_a_note_that_is_no_number_is_refused_before_anything_moves() -> None:
+    model = network()
+    optimizer = samt.SAMT(samt.blocks(model))
+    optimizer.param_groups[1]["calls"] = None
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    with pytest.raises(samt.errors.OptionError, match="'2' has lost its count"):
+        step(model, optimizer)
+    assert_same([parameter.detach() for parameter in model.parameters()], before)
+
+
 def test_what_next_needs_of_the_last_step_belongs_together() -> None:
     results = []
     for keys in (

@@ -241,6 +241,11 @@ class BlockOptimizer(torch.optim.Optimizer):
             if "name" not in group or any(note not in group for note in self.notes):
                 group.setdefault("name", f"block {index}")
                 self._note_beginning(group)
+            if not all(isinstance(group[note], int | float) for note in self.notes):
+                raise OptionError(
+                    f"block {group['name']!r} has lost its count: {', '.join(self.notes)} are "
+                    "numbers that the optimizer keeps; delete what is none, and it starts anew"
+                )
         values = [group.get(name, _MISSING) for group in groups for name in names]
         if len(values) == len(self._checked) and not any(map(is_not, values, self._checked)):
             return
