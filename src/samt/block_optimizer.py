@@ -102,8 +102,9 @@ class BlockOptimizer(torch.optim.Optimizer):
         """Make what works on groups and state, which are complete."""
 
     def _note_beginning(self, group: Group) -> None:
-        """Give a block the notes that it does not have."""
-        group.setdefault("calls", 0)
+        """Give a block the notes that it does not have: counts that begin at 0."""
+        for note in self.notes:
+            group.setdefault(note, 0)
 
     def _complete_group(self, group: Group) -> None:
         """Refuse a new block that this optimizer cannot train."""

@@ -167,10 +167,6 @@ class SAMT(BlockOptimizer):
         self._compiled = CompiledSweeps()
         self._numbers = FiniteNumbers(_CURE)
 
-    def _note_beginning(self, group: Group) -> None:
-        super()._note_beginning(group)
-        group.setdefault("passes", 0)
-
     def _complete_group(self, group: Group) -> None:
         refuse_sharded(group)
         if group["compile"] and self.process_group is not None:

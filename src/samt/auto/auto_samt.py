@@ -140,7 +140,7 @@ class AutoSAMT(BlockOptimizer):
         self._finite = FiniteNumbers()
 
     def _note_beginning(self, group: Group) -> None:
-        super()._note_beginning(group)
+        group.setdefault("calls", 0)
         group.setdefault("initial_step_size", float(group["lr"]))
         group.setdefault("decayed", group["calls"])
 

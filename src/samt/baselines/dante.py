@@ -169,10 +169,6 @@ class Dante(BlockOptimizer):
         super()._forget()
         self._numbers = FiniteNumbers(_CURE)
 
-    def _note_beginning(self, group: Group) -> None:
-        super()._note_beginning(group)
-        group.setdefault("passes", 0)
-
     def _complete_group(self, group: Group) -> None:
         refuse_sharded(group)
 
