@@ -1,0 +1,1 @@
+"""The problems of the suite, a file for each family."""
