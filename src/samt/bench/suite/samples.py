@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -15,6 +16,7 @@ from samt.bench.data import Split, load
 # A problem is evaluated thirty times in a run, so each evaluation has to be short.
 EVALUATED = 4_000
 _VALIDATION_SHARE = 0.1
+_LARGEST = 60_000 * 28 * 28  # numbers of a training part that a process keeps
 
 
 @dataclass(frozen=True)
@@ -58,16 +60,22 @@ class Parts:
         changed = self.changed(lambda one: replace(one, targets=change(one.targets)))
         return replace(changed, unit=unit)
 
-    def with_few(self, count: int) -> Parts:
-        """Keep only the first samples of the training part.
+    def at_most(self, train: int, evaluated: int = EVALUATED) -> Parts:
+        """Keep only the first samples of each part.
 
         Args:
-            count: how many training samples are kept.
+            train: how many training samples are kept.
+            evaluated: how many samples of the validation part, and of the test part, are kept.
 
         Returns:
-            Parts with a smaller training part; the other two are the same.
+            Parts that share memory with these.
         """
-        return replace(self, train=first(self.train, count))
+        return replace(
+            self,
+            train=first(self.train, train),
+            validation=first(self.validation, evaluated),
+            test=first(self.test, evaluated),
+        )
 
     def changed(self, change: Callable[[Split], Split]) -> Parts:
         """Apply a function to all three parts.
@@ -94,34 +102,32 @@ def first(split: Split, count: int) -> Split:
         count: how many samples are taken.
 
     Returns:
-        A part with memory of its own, so that the rest of the old one can be freed.
+        A part that shares memory with the old one.
     """
-    if len(split) <= count:
-        return split
-    return Split(split.inputs[:count].clone(), split.targets[:count].clone())
+    return Split(split.inputs[:count], split.targets[:count])
 
 
-@lru_cache(maxsize=4)
-def loaded(name: str, data_dir: Path | None, train: int = 60_000) -> Parts:
+@lru_cache(maxsize=8)
+def loaded(name: str, data_dir: Path | None) -> Parts:
     """Load a data set of the bench and split a validation part off its training part.
 
     Args:
         name: a key of `samt.bench.data.DATASETS`.
         data_dir: the folder of all data sets; None means the user's own.
-        train: the largest number of training samples.
 
     Returns:
-        The data set's own test part, and the rest of its training part, at most `EVALUATED`
-        samples each; targets of a regression are standardised.
+        The data set's own test part, what was split off, and the rest of the training part: at
+        most `EVALUATED` samples of the first two, and as many of the last as fill 190 MB. Targets
+        of a regression are standardised.
 
     Raises:
         DataError: the data set is not there, or damaged.
     """
     data = load(name, data_dir, validation=_VALIDATION_SHARE)
     assert data.validation is not None
-    return Parts(
-        first(data.train, train), first(data.validation, EVALUATED), shuffled(data.test, EVALUATED)
-    )
+    kept = _LARGEST // math.prod(data.sample_shape)
+    train = Split(*(tensor[:kept].clone() for tensor in data.train.tensors()))
+    return Parts(train, first(data.validation, EVALUATED), shuffled(data.test, EVALUATED))
 
 
 def shuffled(split: Split, count: int) -> Split:

@@ -9,7 +9,7 @@ from torch import nn
 
 from samt.bench.models import mlp
 from samt.bench.suite.problem import Task
-from samt.bench.suite.samples import Parts, loaded
+from samt.bench.suite.samples import EVALUATED, Parts, loaded
 from samt.bench.suite.tasks import classification, drawn_from, regression
 
 Make = Callable[[int, "Path | None"], Task]
@@ -35,6 +35,7 @@ def images(
     steps: int,
     batch_size: int = 64,
     train: int = 60_000,
+    evaluated: int = EVALUATED,
     change: Change = _unchanged,
 ) -> Make:
     """The classification of a data set of the bench.
@@ -45,6 +46,7 @@ def images(
         steps: the number of training steps.
         batch_size: the samples in a mini-batch.
         train: the largest number of training samples.
+        evaluated: the largest number of samples of the validation part, and of the test part.
         change: a function from the parts of the data set to those of the problem.
 
     Returns:
@@ -52,7 +54,7 @@ def images(
     """
 
     def make(seed: int, data_dir: Path | None) -> Task:
-        parts = change(loaded(data, data_dir, train))
+        parts = change(loaded(data, data_dir).at_most(train, evaluated))
         with drawn_from(seed):
             model = network()
         return classification(model, parts, seed, steps=steps, batch_size=batch_size)

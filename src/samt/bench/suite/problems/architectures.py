@@ -104,7 +104,12 @@ _rmse = partial(_problem, metric="RMSE", seeds=10)
 _loss = partial(_problem, metric="loss", seeds=5)
 
 PROBLEMS: tuple[Problem, ...] = (
-    _error(name="lstm", seeds=5, chosen_on=True, make=images("mnist", _recurrent, steps=600)),
+    _error(
+        name="lstm",
+        seeds=5,
+        chosen_on=True,
+        make=images("mnist", _recurrent, steps=600, evaluated=2_000),
+    ),
     _loss(name="gpt-code", chosen_on=True, make=_code),
     _loss(name="gpt-english", chosen_on=False, make=_english),
     _rmse(name="factorisation", chosen_on=False, make=_factorisation),
@@ -116,6 +121,6 @@ PROBLEMS: tuple[Problem, ...] = (
         name="vision-transformer",
         seeds=5,
         chosen_on=False,
-        make=images("fashion-mnist", _vision_transformer, steps=1_000),
+        make=images("fashion-mnist", _vision_transformer, steps=800, evaluated=2_000),
     ),
 )

@@ -104,13 +104,13 @@ PROBLEMS: tuple[Problem, ...] = (
         name="cnn",
         seeds=5,
         chosen_on=True,
-        make=images("cifar10", _convolutions, steps=700, train=20_000, change=_halved),
+        make=images("cifar10", _convolutions, steps=700, evaluated=2_000, change=_halved),
     ),
     _error(
         name="resnet",
         seeds=5,
         chosen_on=False,
-        make=images("cifar10", _residual, steps=300, train=20_000, change=_halved),
+        make=images("cifar10", _residual, steps=300, evaluated=2_000, change=_halved),
     ),
     Problem(
         name="characters",

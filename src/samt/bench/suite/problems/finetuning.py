@@ -53,14 +53,14 @@ def _network() -> nn.Sequential:
     return mlp([PIXELS, 200, CLASSES])
 
 
-def _classifier(data: str) -> Callable[[Path | None], tuple[Task, Split]]:
+def _classifier(data: str, samples: int) -> Callable[[Path | None], tuple[Task, Split]]:
     """The training on the first samples of a data set, whose weights the problems start from."""
 
     def make(data_dir: Path | None) -> tuple[Task, Split]:
-        parts = loaded(data, data_dir).with_few(_PRETRAINED_ON)
+        parts = loaded(data, data_dir).at_most(samples)
         with drawn_from(_SEED):
             model = _network()
-        return classification(model, parts, _SEED, steps=1_500), parts.train
+        return classification(model, parts, _SEED, steps=samples // 20), parts.train
 
     return make
 
@@ -74,7 +74,11 @@ def _writer(data_dir: Path | None) -> tuple[Task, Split]:
 
 
 # Each function once, so that the cache of this process knows it again.
-_CLASSIFIERS = {data: _classifier(data) for data in ("mnist", "kmnist")}
+_CLASSIFIERS = {
+    "few-mnist": _classifier("mnist", 5_000),
+    "mnist": _classifier("mnist", 20_000),
+    "kmnist": _classifier("kmnist", 20_000),
+}
 
 
 def _unseen(parts: Parts, count: int) -> Parts:
@@ -118,7 +122,7 @@ def _images(
     """Fine-tuning of a classifier of images.
 
     Args:
-        start: the data set of the pretraining.
+        start: the pretraining, a key of `_CLASSIFIERS`.
         data: the data set of the fine-tuning.
         prepare: what is done to the network in between.
         steps: the number of training steps.
@@ -149,7 +153,11 @@ _problem = partial(Problem, family="finetuning")
 _error = partial(_problem, metric="error in %", seeds=10)
 
 PROBLEMS: tuple[Problem, ...] = (
-    _error(name="finetune-same", chosen_on=True, make=_images("mnist", "mnist", steps=300)),
+    _error(
+        name="finetune-same",
+        chosen_on=True,
+        make=_images("few-mnist", "mnist", steps=400, train=3_000),
+    ),
     _error(
         name="finetune-shifted",
         chosen_on=False,

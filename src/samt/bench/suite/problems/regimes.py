@@ -83,12 +83,12 @@ def _smooth(seed: int, data_dir: Path | None) -> Task:
 
 
 def _solution(x: Tensor) -> Tensor:
-    return (math.pi * x).sin() + 0.2 * (3 * math.pi * x).sin() + 0.5 * x
+    return (math.pi * x).sin() + 0.25 * (2 * math.pi * x).sin() + 0.5 * x
 
 
 def _force(x: Tensor) -> Tensor:
     """The second derivative of the solution."""
-    return -(math.pi**2) * ((math.pi * x).sin() + 1.8 * (3 * math.pi * x).sin())
+    return -(math.pi**2) * ((math.pi * x).sin() + (2 * math.pi * x).sin())
 
 
 def _physics(seed: int, data_dir: Path | None) -> Task:
@@ -120,7 +120,7 @@ def _physics(seed: int, data_dir: Path | None) -> Task:
         model.train()
         return float(error)
 
-    return Task(model, 1_000, loss, evaluate)
+    return Task(model, 1_500, loss, evaluate)
 
 
 _error = partial(Problem, family="regimes", metric="error in %", seeds=10)
