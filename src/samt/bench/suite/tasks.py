@@ -73,7 +73,6 @@ def classification(
     *,
     steps: int,
     batch_size: int = 64,
-    label_smoothing: float = 0.0,
 ) -> Task:
     """Learn classes by cross entropy, measured by the share of wrong ones in per cent.
 
@@ -83,20 +82,16 @@ def classification(
         seed: the seed of the mini-batches.
         steps: the number of training steps.
         batch_size: the samples in a mini-batch.
-        label_smoothing: the share of each target that is spread over all classes.
 
     Returns:
         The task.
     """
 
-    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
-        return cross_entropy(outputs, targets, label_smoothing=label_smoothing)
-
     def wrong(outputs: Tensor, targets: Tensor) -> Tensor:
         return 100 * (outputs.argmax(dim=1) != targets).float().mean()
 
     batches = Batches(parts.train, batch_size, seed)
-    return supervised(model, parts, batches, steps, loss, wrong)
+    return supervised(model, parts, batches, steps, cross_entropy, wrong)
 
 
 def language(model: nn.Module, parts: Parts, seed: int, *, steps: int, batch_size: int = 8) -> Task:

@@ -46,6 +46,7 @@ def topics() -> tuple[str, ...]:
     return tuple(by_name[name] for name in sorted(by_name))
 
 
+@lru_cache(maxsize=2)
 def continued(texts: tuple[str, ...]) -> Parts:
     """Samples of `LENGTH` characters, each with those that follow as its targets.
 

@@ -30,15 +30,15 @@ def lines_of_code() -> Parts:
     lines = [(line, module) for module, text in enumerate(texts) for line in _lines(text)]
     counts = Counter(word for words, _ in lines for word in words)
     number = {word: place for place, (word, _) in enumerate(counts.most_common(WORDS - 1), 1)}
-    inputs = torch.full((len(lines), LONGEST), NO_WORD)
-    for row, (words, _) in enumerate(lines):
+    modules: dict[tuple[int, ...], int] = {}
+    for words, module in lines:
         known = [number[word] for word in words if word in number][:LONGEST]
-        inputs[row, : len(known)] = torch.tensor(known, dtype=torch.int64)
-    targets = torch.tensor([module for _, module in lines])
-    return divided(inputs, targets, 2_000, 2_000)
+        # Each row once, in the first module that has it: parts of the data must share none.
+        modules.setdefault((*known, *[NO_WORD] * (LONGEST - len(known))), module)
+    return divided(torch.tensor(list(modules)), torch.tensor(list(modules.values())), 2_000, 2_000)
 
 
 def _lines(text: str) -> list[list[str]]:
-    """The lines with enough words, each once: parts of the data must share none."""
-    lines = dict.fromkeys(tuple(_WORD.findall(line)) for line in text.splitlines())
-    return [list(words) for words in lines if len(words) >= _FEWEST][:_LINES]
+    """The first lines with enough words, each as its words."""
+    lines = (_WORD.findall(line) for line in text.splitlines())
+    return [words for words in lines if len(words) >= _FEWEST][:_LINES]

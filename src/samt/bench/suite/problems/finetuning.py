@@ -54,13 +54,18 @@ def _network() -> nn.Sequential:
 
 
 def _classifier(data: str, samples: int) -> Callable[[Path | None], tuple[Task, Split]]:
-    """The training on the first samples of a data set, whose weights the problems start from."""
+    """The training on the first samples of a data set, whose weights the problems start from.
+
+    Args:
+        data: the name of the data set.
+        samples: how many samples there are; fewer of them are seen more often.
+    """
 
     def make(data_dir: Path | None) -> tuple[Task, Split]:
         parts = loaded(data, data_dir).at_most(samples)
         with drawn_from(_SEED):
             model = _network()
-        return classification(model, parts, _SEED, steps=samples // 20), parts.train
+        return classification(model, parts, _SEED, steps=500 + samples // 20), parts.train
 
     return make
 
@@ -75,7 +80,7 @@ def _writer(data_dir: Path | None) -> tuple[Task, Split]:
 
 # Each function once, so that the cache of this process knows it again.
 _CLASSIFIERS = {
-    "few-mnist": _classifier("mnist", 5_000),
+    "few-mnist": _classifier("mnist", 1_000),
     "mnist": _classifier("mnist", 20_000),
     "kmnist": _classifier("kmnist", 20_000),
 }
@@ -156,7 +161,7 @@ PROBLEMS: tuple[Problem, ...] = (
     _error(
         name="finetune-same",
         chosen_on=True,
-        make=_images("few-mnist", "mnist", steps=400, train=3_000),
+        make=_images("few-mnist", "mnist", steps=300),
     ),
     _error(
         name="finetune-shifted",
