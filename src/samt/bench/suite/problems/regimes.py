@@ -123,7 +123,8 @@ def _physics(seed: int, data_dir: Path | None) -> Task:
     return Task(model, 1_500, loss, evaluate)
 
 
-_error = partial(Problem, family="regimes", metric="error in %", seeds=10)
+_problem = partial(Problem, family="regimes", metric="error in %")
+_error = partial(_problem, seeds=10)
 _rmse = partial(Problem, family="regimes", metric="RMSE", seeds=10)
 
 PROBLEMS: tuple[Problem, ...] = (
@@ -149,5 +150,10 @@ PROBLEMS: tuple[Problem, ...] = (
     _rmse(name="physics", chosen_on=False, make=_physics),
     _error(name="batch-norm", chosen_on=False, make=images("kmnist", _normalised, steps=1_200)),
     _rmse(name="batch-4", chosen_on=False, make=table("pol", steps=4_000, batch_size=4)),
-    _error(name="batch-1024", chosen_on=True, make=images("kmnist", steps=400, batch_size=1024)),
+    _problem(
+        name="batch-1024",
+        seeds=5,
+        chosen_on=True,
+        make=images("kmnist", steps=400, batch_size=1024),
+    ),
 )
