@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from samt.bench.suite.problem import Part, Problem, Task
 
 STEPS = 40
-LOG, KILL = "SUITE_TEST_LOG", "SUITE_TEST_KILL"
 
 
 def lines(seed: int, folder: Path | None) -> Task:
@@ -23,7 +22,7 @@ def lines(seed: int, folder: Path | None) -> Task:
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 1))
     parts: dict[Part, slice] = {"validation": slice(64, 80), "test": slice(80, 96)}
-    _note(seed, folder)
+    _note(folder)
 
     def loss(step: int) -> Tensor:
         first = 8 * (step % 8)
@@ -55,19 +54,22 @@ def broken(seed: int, folder: Path | None) -> Task:
     raise OSError("the data are on another disk")
 
 
-def _note(seed: int, folder: Path | None) -> None:
-    """Write down that a run began, and end the runner behind some of them if a test asks for it."""
-    if folder is None or not (folder / "runs.log").exists():
+def _note(folder: Path | None) -> None:
+    """Write down that a run began; behind some of them, kill the runner if a test asks for it."""
+    if folder is None:
         return
-    log = folder / "runs.log"
+    log, fatal = folder / "runs.log", folder / "kill-the-runner-at"
     with log.open("a") as file:
-        file.write(f"{seed}\n")
-    fatal = folder / "kill"
-    if fatal.exists() and len(log.read_text().splitlines()) == int(fatal.read_text()):
-        fatal.unlink()
-        os.kill(os.getppid() if (folder / "in-worker").exists() else os.getpid(), signal.SIGKILL)
+        file.write(f"{os.getpid()}\n")
+    try:
+        if len(log.read_text().splitlines()) >= int(fatal.read_text()):
+            fatal.unlink()
+            os.kill(os.getppid(), signal.SIGKILL)
+    except FileNotFoundError:
+        return
 
 
 LINES = Problem("lines", "small", "RMSE", 2, True, lines)
 EXPLODING = Problem("exploding", "small", "RMSE", 2, False, exploding)
 BROKEN = Problem("broken", "small", "RMSE", 1, False, broken)
+PROBLEMS = {one.name: one for one in (LINES, EXPLODING, BROKEN)}

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol, TypeAlias
@@ -21,6 +25,8 @@ from samt.bench.suite.problem import Problem
 from samt.bench.suite.record import Outcome, Settings
 from samt.bench.suite.store import Store
 from samt.bench.suite.training import train
+
+_SECONDS_BETWEEN_LOOKS = 1.0
 
 Result: TypeAlias = tuple[Settings, "Outcome | str"]
 
@@ -88,7 +94,8 @@ def _results(
 ) -> Iterator[Result]:
     """Results in the order in which they come."""
     tasks = (
-        joblib.delayed(attempt)(run, problems[run.problem], data_dir) for run in ready.values()
+        joblib.delayed(attempt)(run, problems[run.problem], data_dir, os.getpid())
+        for run in ready.values()
     )
     with joblib.parallel_config(backend="loky", n_jobs=jobs, inner_max_num_threads=1):
         parallel = joblib.Parallel(
@@ -97,23 +104,38 @@ def _results(
         yield from parallel(tasks)
 
 
-def attempt(settings: Settings, problem: Problem, data_dir: Path | None) -> Result:
+def attempt(settings: Settings, problem: Problem, data_dir: Path | None, runner: int) -> Result:
     """Run one training in a process of its own.
 
     Args:
         settings: what is to be run.
         problem: the problem that the settings name.
         data_dir: the folder of the data sets.
+        runner: the number of the runner's process, with which this one ends.
 
     Returns:
         The settings, with the outcome or with the reason why there is none.
     """
+    if os.getpid() != runner:
+        _end_with(runner)
     try:
         return settings, train(settings, problem, data_dir)
     except UserError as error:
         return settings, str(error)
     except Exception:
         return settings, traceback.format_exc(limit=-4)
+
+
+@cache
+def _end_with(runner: int) -> None:
+    """End this process when the runner has ended: one that was killed could not say so."""
+
+    def watch() -> None:
+        while os.getppid() == runner:
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _made() -> dict[str, str]:

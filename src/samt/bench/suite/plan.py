@@ -79,7 +79,8 @@ def entry(spec: str, horizons: Sequence[float] | None = None) -> Entry:
 
 def _scalar(text: str) -> Value:
     try:
-        return float(text) if "e" in text.lower() else yaml.safe_load(text)
+        found: Value = yaml.safe_load(text)
+        return float(found) if isinstance(found, str) else found  # YAML takes 1e-2 for a text
     except (ValueError, yaml.YAMLError):
         return text
 

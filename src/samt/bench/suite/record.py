@@ -32,8 +32,8 @@ class Settings(BaseModel):
     method: str
     version: int = 1
     options: dict[str, Value] = Field(default_factory=dict)
-    seed: int = Field(0, ge=0)
-    horizon: float = Field(1.0, gt=0)
+    seed: int = Field(default=0, ge=0)
+    horizon: float = Field(default=1.0, gt=0)
     part: Part = "test"
 
     @property
