@@ -6,12 +6,10 @@ import gzip
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-from pydantic import ValidationError
 
 from samt.bench.errors import ResultsError
 from samt.bench.suite.record import Outcome, Settings
@@ -180,6 +178,15 @@ class Store:
         return frame(self.rows().values())
 
 
+def is_suite(results: str) -> bool:
+    """Whether some results are a store of the suite, or a file that was exported from one.
+
+    Args:
+        results: the path.
+    """
+    return results.endswith((".sqlite", ".jsonl", ".jsonl.gz"))
+
+
 def frame(rows: Iterable[Row]) -> pd.DataFrame:
     """Put runs into a table.
 
@@ -228,6 +235,28 @@ def export(store: Store, path: Path) -> int:
     return len(lines)
 
 
+def read(path: Path) -> list[Row]:
+    """Read the runs of a store, or of a file that `export` wrote.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ResultsError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            is_store = file.read(15) == b"SQLite format 3"
+        if is_store:
+            with Store(path) as other:
+                return list(other.rows().values())
+        content = path.read_bytes()
+        text = gzip.decompress(content) if path.suffix == ".gz" else content
+        return [_row(line) for line in text.decode().splitlines()]
+    except (OSError, EOFError, ValueError, KeyError) as error:
+        raise ResultsError(f"{path} cannot be read as runs of the suite: {error}") from error
+
+
 def load(store: Store, path: Path) -> int:
     """Add the runs of a file that `export` wrote, or of another store; those there stay.
 
@@ -241,18 +270,7 @@ def load(store: Store, path: Path) -> int:
     Raises:
         ResultsError: the file cannot be read.
     """
-    try:
-        with path.open("rb") as file:
-            is_store = file.read(15) == b"SQLite format 3"
-        if is_store:
-            with closing(Store(path)) as other:
-                rows = list(other.rows().values())
-        else:
-            content = path.read_bytes()
-            text = gzip.decompress(content) if path.suffix == ".gz" else content
-            rows = [_row(line) for line in text.decode().splitlines()]
-    except (OSError, ValueError, KeyError, ValidationError) as error:
-        raise ResultsError(f"{path} cannot be read as runs of the suite: {error}") from error
+    rows = read(path)
     for row in rows:
         store.add(*row)
     return len(rows)

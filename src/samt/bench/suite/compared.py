@@ -1,0 +1,165 @@
+"""The runs that are compared, each with the label of its line in the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from samt.bench.errors import ReportError
+from samt.bench.suite.method import Chosen, Method
+from samt.bench.suite.methods import METHODS
+from samt.bench.suite.plan import Entry, Known, chosen, entry, tuning
+from samt.bench.suite.store import Row, frame
+
+if TYPE_CHECKING:
+    from samt.bench.suite.problem import Part, Problem
+    from samt.bench.suite.record import Settings
+
+OURS, TUNED = "auto-samt", "adamw"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a report is made from.
+
+    Args:
+        runs: a row for each run that counts: the columns of `store.frame`, with `label`, and
+            `family`, `metric` and `chosen_on` of its problem.
+        problems: the problems that have runs, by name, in the order of the suite.
+        labels: the labels of the methods as they are meant to be compared, ours first.
+        ablations: the labels of ablations, and of methods with options that somebody asked for.
+        tuning: a row for each method and problem with the number of runs that chose the options.
+        failures: the runs that gave no outcome, with the reason.
+        outdated: the number of runs of other versions of their methods; they do not count.
+    """
+
+    runs: pd.DataFrame
+    problems: Mapping[str, Problem]
+    labels: Sequence[str]
+    ablations: Sequence[str]
+    tuning: pd.DataFrame
+    failures: Sequence[tuple[Settings, str]]
+    outdated: int
+
+    def half(self, chosen_on: bool) -> Compared:
+        """The same of one half of the problems.
+
+        Args:
+            chosen_on: whether it is the half that settings may be chosen on.
+        """
+        kept = {name: one for name, one in self.problems.items() if one.chosen_on == chosen_on}
+        return replace(
+            self,
+            problems=kept,
+            runs=self.runs[self.runs["problem"].isin(list(kept))],
+            tuning=self.tuning[self.tuning["problem"].isin(list(kept))],
+            failures=[one for one in self.failures if one[0].problem in kept],
+        )
+
+
+def compared(
+    rows: Iterable[Row],
+    problems: Mapping[str, Problem],
+    part: Part = "test",
+    failures: Sequence[tuple[Settings, str]] = (),
+) -> Compared:
+    """Choose the runs that count, and name them.
+
+    A method that is tuned counts with the options that its tuning runs choose.
+
+    Args:
+        rows: the runs of a store.
+        problems: all problems of the suite, by name.
+        part: the part that methods are compared on.
+        failures: the runs that gave no outcome, with the reason.
+
+    Raises:
+        ReportError: nothing is left.
+    """
+    every = [row for row in rows if row.settings.problem in problems]
+    current = [
+        row
+        for row in every
+        if row.settings.method in METHODS
+        and row.settings.version == METHODS[row.settings.method].version
+    ]
+    known = {row.settings.identity: row.outcome for row in current}
+    choices = _Choices(known)
+    labelled = [
+        (row, label)
+        for row in current
+        if row.settings.part == part and (label := choices.label(row.settings)) is not None
+    ]
+    if not labelled:
+        raise ReportError(f"no run on the {part} part is there: samt run suite makes them")
+    runs = frame(row for row, _ in labelled)
+    runs["label"] = [label for _, label in labelled]
+    for column in ("family", "metric", "chosen_on"):
+        runs[column] = [getattr(problems[name], column) for name in runs["problem"]]
+    present = set(runs["label"])
+    order = [name for name in METHODS if name in present]
+    return Compared(
+        runs,
+        {name: one for name, one in problems.items() if name in set(runs["problem"])},
+        order,
+        sorted(present - set(order)),
+        _tuning(known, runs),
+        failures,
+        len(every) - len(current),
+    )
+
+
+class _Choices:
+    """The label of a run."""
+
+    def __init__(self, known: Known) -> None:
+        self._known = known
+        self._chosen: dict[tuple[str, str], Chosen | None] = {}
+
+    def label(self, run: Settings) -> str | None:
+        """The label; None for a run that tried options which were not chosen."""
+        method = METHODS[run.method]
+        options = dict(run.options)
+        if method.grid:
+            if options == self._choice(run.problem, entry(run.method)):
+                return run.method
+            if options in [method.complete(one) for one in method.grid]:
+                return None
+        usual = method.complete({})
+        if options == usual and not method.grid:
+            return run.method
+        for name, one in method.ablations.items():
+            if options == method.complete(one):
+                return f"{run.method}/{name}"
+        return _spelled(method, options)
+
+    def _choice(self, problem: str, one: Entry) -> Chosen | None:
+        key = problem, one.label
+        if key not in self._chosen:
+            self._chosen[key] = chosen(problem, one, self._known)
+        found = self._chosen[key]
+        return None if found is None else one.method.complete(found)
+
+
+def _spelled(method: Method, options: Chosen) -> str:
+    usual = method.complete({})
+    changed = {key: value for key, value in options.items() if usual.get(key) != value}
+    return f"{method.name}:" + ",".join(f"{key}={value}" for key, value in changed.items())
+
+
+def _tuning(known: Known, runs: pd.DataFrame) -> pd.DataFrame:
+    """The number of tuning runs of each method on each problem."""
+    found = [
+        {
+            "label": name,
+            "problem": problem,
+            "runs": sum(run.identity in known for run in tuning(problem, entry(name), known)),
+        }
+        for problem in dict.fromkeys(runs["problem"])
+        for name, method in METHODS.items()
+        if method.grid
+    ]
+    return pd.DataFrame(found, columns=["label", "problem", "runs"])
