@@ -9,6 +9,7 @@ import typer
 
 from samt.bench.experiments.store import Store
 from samt.bench.report.wording import counted
+from samt.bench.suite.problem import Part
 from samt.bench.suite.store import is_suite
 from samt.bench.terminal import say
 
@@ -58,6 +59,10 @@ _Into = Annotated[
         show_default=False,
     ),
 ]
+_Part = Annotated[
+    Part,
+    typer.Option("--part", help="The part that methods of the suite are compared on."),
+]
 _Figures = Annotated[
     bool, typer.Option("--figures/--no-figures", help="Draw the figures for print as well.")
 ]
@@ -70,6 +75,7 @@ def report(
     paper: _Paper = None,
     figures: _Figures = True,
     into: _Into = None,
+    part: _Part = "test",
 ) -> int:
     """Our numbers beside the published ones: a page, tables, figures.
 
@@ -88,7 +94,7 @@ def report(
     if is_suite(results):
         from samt.bench.suite.publication import write_report as write_suite_report
 
-        write_suite_report(Path(results), into, output / "index.html")
+        write_suite_report(Path(results), into, output / "index.html", part)
         return 0
     from samt.bench.report.publication import write_report
 

@@ -101,15 +101,27 @@ def compared(
         runs[column] = [getattr(problems[name], column) for name in runs["problem"]]
     present = set(runs["label"])
     order = [name for name in METHODS if name in present]
+    others = sorted(present - set(order))
+    runs = _ordered(runs, {"problem": list(problems), "label": [*order, *others]})
     return Compared(
         runs,
         {name: one for name, one in problems.items() if name in set(runs["problem"])},
         order,
-        sorted(present - set(order)),
+        others,
         _tuning(known, runs),
         failures,
         len(every) - len(current),
     )
+
+
+def _ordered(runs: pd.DataFrame, orders: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    """The runs in the order of problems and labels, then of horizons and seeds."""
+    places = {
+        f"place of {column}": runs[column].map({name: place for place, name in enumerate(names)})
+        for column, names in orders.items()
+    }
+    by = [*places, "horizon", "seed"]
+    return runs.assign(**places).sort_values(by, ignore_index=True).drop(columns=list(places))
 
 
 class _Choices:

@@ -84,6 +84,7 @@ def _figure(x: str, y: str) -> go.Figure:
         yaxis={"title": {"text": y}, "automargin": True},
         margin={"t": 10, "r": 10},
         hovermode="closest",
+        legend={"groupclick": "toggleitem"},
     )
     return figure
 

@@ -14,9 +14,10 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from samt.bench.report.payload import inert_json
+from samt.bench.suite.block import Best, Block
 from samt.bench.suite.compared import Compared
 from samt.bench.suite.figures import figures, problem_figure
-from samt.bench.suite.report import Best, Block, blocks
+from samt.bench.suite.report import blocks
 from samt.bench.suite.summary import summary
 
 

@@ -36,15 +36,16 @@ def write_report(
     Raises:
         ReportError: there are no runs, or a file cannot be written, or a page has no mark.
     """
-    if problems is None:
-        from samt.bench.suite.families import PROBLEMS  # type: ignore[import-untyped,unused-ignore]
-
-        problems = PROBLEMS
+    rows = read(results)
     failures = []
     if results.suffix == ".sqlite":
         with Store(results) as store:
             failures = store.failures()
-    found = compared(read(results), problems, part, failures)
+    if problems is None:
+        from samt.bench.suite.families import PROBLEMS  # type: ignore[import-untyped,unused-ignore]
+
+        problems = PROBLEMS
+    found = compared(rows, problems, part, failures)
     words = ["samt", "report", str(results), *(["--output", str(page.parent)] if page else [])]
     words += ["--into", str(into)] if into else []
     try:

@@ -4,54 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from samt.bench.report.markdown import escaped, table
 from samt.bench.report.wording import counted, joined
 from samt.bench.suite import progress, scores
+from samt.bench.suite.block import Best, Block, number
 from samt.bench.suite.compared import OURS, TUNED, Compared
 from samt.bench.suite.methods import METHODS
-from samt.bench.suite.significance import LEVEL, test_of
+from samt.bench.suite.significance import LEVEL, pair, welch
 from samt.bench.suite.summary import Summary, summary
 
 FACTORS = (1.0, 1.01, 1.02, 1.05, 1.1, 1.25, 1.5, 2.0, 4.0)
-
-
-class Best(str):
-    """The text of a cell that stands out."""
-
-    __slots__ = ()
-
-
-@dataclass(frozen=True)
-class Block:
-    """A part of the report.
-
-    Args:
-        title: its heading.
-        head: the heads of the columns; none for a part without a table.
-        rows: the cells.
-        notes: what must be known to read the table; without a table, the lines of a list.
-        left: the number of columns that hold text.
-    """
-
-    title: str
-    head: Sequence[str] = ()
-    rows: Sequence[Sequence[str]] = ()
-    notes: Sequence[str] = ()
-    left: int = 1
-
-    def markdown(self) -> str:
-        """The block for a page of documentation."""
-        notes = [escaped(note) for note in self.notes]
-        if not self.head:
-            return "\n".join(f"- {note}" for note in notes)
-        rows = [
-            [f"**{escaped(cell)}**" if isinstance(cell, Best) else escaped(cell) for cell in row]
-            for row in self.rows
-        ]
-        heads = [escaped(one) for one in self.head]
-        return "\n\n".join([table(heads, rows, self.left), *notes])
 
 
 def blocks(found: Compared) -> dict[str, Block]:
@@ -64,6 +27,7 @@ def blocks(found: Compared) -> dict[str, Block]:
     makers: Mapping[str, Callable[[Compared, Summary], Block]] = {
         "suite summary": _summary,
         "suite tests": _tests,
+        "suite pairs": _pairs,
         "suite profile": _profile,
         "suite horizons": _horizons,
         "suite ablations": _ablations,
@@ -77,28 +41,15 @@ def blocks(found: Compared) -> dict[str, Block]:
         half = found.half(chosen_on)
         if half.problems:
             made = summary(half)
-            for part in ("summary", "tests"):
+            for part in ("summary", "tests", "profile", "horizons", "ablations"):
                 one = makers[f"suite {part}"](half, made)
                 # What must be known to read it stands below the table of all problems.
                 parts[f"suite {part}, {name}"] = replace(
-                    one, title=f"{one.title}, problems {name}", notes=one.notes[:-1]
+                    one,
+                    title=f"{one.title}, problems {name}",
+                    notes=one.notes[:-1] if one.head else one.notes,
                 )
     return parts
-
-
-def number(value: float, digits: int = 2) -> str:
-    """A number with the digits that say something.
-
-    >>> number(0.00123456, 3), number(12.3456), number(float("nan")), number(float("inf"))
-    ('0.00123', '12.35', '', '∞')
-    """
-    if math.isnan(value):
-        return ""
-    if math.isinf(value):
-        return "∞" if value > 0 else "−∞"
-    if value and abs(value) < 10 ** (1 - digits):
-        return f"{value:.{digits}g}".replace("-", "−", 1)
-    return f"{value:.{digits}f}".replace("-", "−", 1)
 
 
 def _summary(found: Compared, made: Summary) -> Block:
@@ -213,11 +164,12 @@ def _tests(found: Compared, made: Summary) -> Block:
     for label in made.order:
         if label == OURS:
             continue
-        one = test_of(found.runs, made.cells, OURS, label)
+        one = pair(made.cells, OURS, label)
+        better, worse = welch(found.runs, OURS, label)
         rows.append(
             [
                 label, str(one.wins), str(one.losses), _p(one.sign), _p(one.wilcoxon),
-                str(len(one.better)), str(len(one.worse)),
+                str(len(better)), str(len(worse)),
             ]
         )  # fmt: skip
     note = (
@@ -227,6 +179,23 @@ def _tests(found: Compared, made: Summary) -> Block:
         f"over seeds, corrected by Holm's method, finds it better and worse at {100 * LEVEL:g} %."
     )
     return Block("Tests", head, rows, [note])
+
+
+def _pairs(found: Compared, made: Summary) -> Block:
+    rows = []
+    for label in made.order:
+        texts = []
+        for other in made.order:
+            one = pair(made.cells, label, other)
+            text = f"{one.wins} : {one.losses}, {_p(one.sign)}"
+            texts.append("" if other == label else Best(text) if one.sign < LEVEL else text)
+        rows.append([label, *texts])
+    note = (
+        "The number of problems on which the method of the line has the smaller mean error and on "
+        "which the one of the column has, and the p-value of the sign test, without correction; "
+        f"in bold below {100 * LEVEL:g} %."
+    )
+    return Block("All pairs", ["method", *made.order], rows, [note])
 
 
 def _p(value: float) -> str:
@@ -282,7 +251,7 @@ def _ablations(found: Compared, made: Summary) -> Block:
         steps = progress.geometric_mean(
             made.targets[name, label].steps / made.targets[name, OURS].steps for name in shared
         )
-        test = test_of(found.runs, made.cells, label, OURS)
+        test = pair(made.cells, label, OURS)
         failing = made.fails(label, OURS)
         rows.append(
             [

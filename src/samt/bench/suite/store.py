@@ -244,6 +244,8 @@ def read(path: Path) -> list[Row]:
     Raises:
         ResultsError: the file cannot be read.
     """
+    if not path.is_file():
+        raise ResultsError(f"there is no store {path}: samt run suite makes one")
     try:
         with path.open("rb") as file:
             is_store = file.read(15) == b"SQLite format 3"
