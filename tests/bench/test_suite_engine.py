@@ -9,18 +9,20 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 import torch
 from torch import nn
 
+from samt.bench import cli
 from samt.bench.errors import ExperimentError, ResultsError, SettingsError
 from samt.bench.suite import command
 from samt.bench.suite.command import Wish
 from samt.bench.suite.method import Value
 from samt.bench.suite.methods import METHODS, method_named
-from samt.bench.suite.plan import TUNING_SEEDS, Plan, chosen, entry, every_entry
+from samt.bench.suite.plan import TUNING_SEEDS, Plan, entry, every_entry, tuning
 from samt.bench.suite.record import Outcome, Settings
 from samt.bench.suite.store import Store, export, load
 from samt.bench.suite.training import points, train
@@ -159,7 +161,7 @@ def test_options_are_chosen_on_three_seeds_of_the_validation_part() -> None:
     assert outcomes(plan, known, scores) == 3  # the grid
     assert plan.undecided(known) == 4
     assert outcomes(plan, known, scores) == 6  # two more seeds of the best three
-    assert chosen("lines", one, known) == {"start": "adamw-cosine"}
+    assert tuning("lines", one, known).chosen == {"start": "adamw-cosine"}
     assert plan.undecided(known) == 0
     final = plan.ready(known)
     assert {run.part for run in final.values()} == {"test"}
@@ -173,6 +175,29 @@ def test_options_are_chosen_on_three_seeds_of_the_validation_part() -> None:
     assert {run.seed for run in plan.wanted(known).values() if run.part == "validation"} == {
         *TUNING_SEEDS
     }
+
+
+@pytest.mark.parametrize(
+    ("best", "tried"),
+    [(0.03, []), (1.0, [3.0]), (3.0, [3.0, 10.0]), (1e-9, [0.001, 0.0003]), (1e9, [3.0, 10.0])],
+)
+def test_rates_beyond_the_grid_are_tried_while_the_best_is_at_its_edge(
+    best: float, tried: list[float]
+) -> None:
+    plan = Plan({"lines": LINES}, [entry("sgd")], most_seeds=1)
+    known: dict[str, Outcome] = {}
+    while ready := plan.ready(known):
+        for identity, run in ready.items():
+            rate = run.options["lr"]
+            assert isinstance(rate, float)
+            score = abs(math.log(rate / best))
+            known[identity] = OUTCOME.model_copy(update={"final": score})
+    found = tuning("lines", entry("sgd"), known)
+    rates = [one["lr"] for one in found.tried]
+    assert rates == [0.003, 0.01, 0.03, 0.1, 0.3, 1.0, *tried]
+    assert found.chosen is not None
+    assert found.chosen["lr"] == min(rates, key=lambda rate: abs(math.log(rate / best)))  # type: ignore[operator]
+    assert len(known) == len(rates) + 3 * 2 + 1
 
 
 def test_a_store_keeps_every_bit_and_has_one_writer(tmp_path: Path) -> None:
@@ -273,3 +298,24 @@ def test_a_killed_runner_loses_nothing_that_ended_and_runs_nothing_twice(tmp_pat
     assert len((second / "runs.log").read_text().splitlines()) == len(after) - len(before)
     assert len(after) == 2 * (3 + 3 * 2 + 2 + 2)
     assert after == numbers(command.store_path(str(tmp_path / "whole")))
+
+
+def test_the_command_line_asks_for_parts_of_the_suite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    families = SimpleNamespace(PROBLEMS={"lines": LINES, "exploding": EXPLODING})
+    monkeypatch.setitem(sys.modules, "samt.bench.suite.families", families)
+    words = ["run", "suite", "--results", str(tmp_path), "--half", "held-out", "--seeds", "1"]
+    words += ["--method", "adamw-fixed", "--method", "sgd:lr=0.5", "--horizon", "2", "--jobs", "1"]
+    for extra, code in (["--dry-run"], 0), ([], 0), (["--family", "large"], 2):
+        with pytest.raises(SystemExit) as exit_:
+            cli.main([*words, *extra])
+        assert exit_.value.code == code
+    printed = capsys.readouterr()
+    assert "2 runs, 2 to run (4 horizons), 0 more when" in printed.out
+    assert "2 runs, 2 of them diverged, 0 failed" in printed.out
+    assert "the suite has no 'large'" in printed.err
+    with Store(command.store_path(str(tmp_path))) as store:
+        runs = [row.settings for row in store.rows().values()]
+    assert {(run.problem, run.horizon, run.part) for run in runs} == {("exploding", 2, "test")}
+    assert {run.options["lr"] for run in runs} == {0.001, 0.5}

@@ -11,7 +11,7 @@ import pandas as pd
 from samt.bench.errors import ReportError
 from samt.bench.suite.method import Chosen, Method
 from samt.bench.suite.methods import METHODS
-from samt.bench.suite.plan import Entry, Known, chosen, entry, tuning
+from samt.bench.suite.plan import Known, Tuning, beyond, entry, tuning
 from samt.bench.suite.store import Row, frame
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ class Compared:
         problems: the problems that have runs, by name, in the order of the suite.
         labels: the labels of the methods as they are meant to be compared, ours first.
         ablations: the labels of ablations, and of methods with options that somebody asked for.
-        tuning: a row for each method and problem with the number of runs that chose the options.
+        tuning: a row for each method that is tuned and each problem: the number of `runs`, the
+            `options` that they chose, and whether the rate is at the `edge` of those tried.
         failures: the runs that gave no outcome, with the reason.
         outdated: the number of runs of other versions of their methods; they do not count.
     """
@@ -108,7 +109,7 @@ def compared(
         {name: one for name, one in problems.items() if name in set(runs["problem"])},
         order,
         others,
-        _tuning(known, runs),
+        _tuning(known, choices, dict.fromkeys(runs["problem"])),
         failures,
         len(every) - len(current),
     )
@@ -129,31 +130,30 @@ class _Choices:
 
     def __init__(self, known: Known) -> None:
         self._known = known
-        self._chosen: dict[tuple[str, str], Chosen | None] = {}
+        self._tunings: dict[tuple[str, str], Tuning] = {}
 
     def label(self, run: Settings) -> str | None:
         """The label; None for a run that tried options which were not chosen."""
         method = METHODS[run.method]
         options = dict(run.options)
         if method.grid:
-            if options == self._choice(run.problem, entry(run.method)):
+            found = self.tuning(run.problem, run.method)
+            if found.chosen is not None and options == method.complete(found.chosen):
                 return run.method
-            if options in [method.complete(one) for one in method.grid]:
+            if options in [method.complete(one) for one in found.tried]:
                 return None
-        usual = method.complete({})
-        if options == usual and not method.grid:
+        elif options == method.complete({}):
             return run.method
         for name, one in method.ablations.items():
             if options == method.complete(one):
                 return f"{run.method}/{name}"
         return _spelled(method, options)
 
-    def _choice(self, problem: str, one: Entry) -> Chosen | None:
-        key = problem, one.label
-        if key not in self._chosen:
-            self._chosen[key] = chosen(problem, one, self._known)
-        found = self._chosen[key]
-        return None if found is None else one.method.complete(found)
+    def tuning(self, problem: str, name: str) -> Tuning:
+        """How a method was tuned on a problem."""
+        if (problem, name) not in self._tunings:
+            self._tunings[problem, name] = tuning(problem, entry(name), self._known)
+        return self._tunings[problem, name]
 
 
 def _spelled(method: Method, options: Chosen) -> str:
@@ -162,16 +162,28 @@ def _spelled(method: Method, options: Chosen) -> str:
     return f"{method.name}:" + ",".join(f"{key}={value}" for key, value in changed.items())
 
 
-def _tuning(known: Known, runs: pd.DataFrame) -> pd.DataFrame:
-    """The number of tuning runs of each method on each problem."""
-    found = [
-        {
-            "label": name,
-            "problem": problem,
-            "runs": sum(run.identity in known for run in tuning(problem, entry(name), known)),
-        }
-        for problem in dict.fromkeys(runs["problem"])
-        for name, method in METHODS.items()
-        if method.grid
-    ]
-    return pd.DataFrame(found, columns=["label", "problem", "runs"])
+def _tuning(known: Known, choices: _Choices, problems: Iterable[str]) -> pd.DataFrame:
+    """The tuning of each method on each problem: what was run, and what was chosen."""
+    found = []
+    for problem in problems:
+        for name in (name for name, method in METHODS.items() if method.grid):
+            one = choices.tuning(problem, name)
+            found.append(
+                {
+                    "label": name,
+                    "problem": problem,
+                    "runs": sum(run.identity in known for run in one.runs),
+                    "options": {} if one.chosen is None else _differing(one.tried, one.chosen),
+                    "edge": one.chosen is not None and bool(beyond(one.tried, one.chosen)),
+                }
+            )
+    return pd.DataFrame(found, columns=["label", "problem", "runs", "options", "edge"])
+
+
+def _differing(tried: Sequence[Chosen], options: Chosen) -> Chosen:
+    """Those of the options in which the tried ones differ."""
+    return {
+        name: value
+        for name, value in options.items()
+        if len({each.get(name) for each in tried}) > 1
+    }

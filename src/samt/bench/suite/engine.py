@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -97,7 +98,12 @@ def _results(
         joblib.delayed(attempt)(run, problems[run.problem], data_dir, os.getpid())
         for run in ready.values()
     )
-    with joblib.parallel_config(backend="loky", n_jobs=jobs, inner_max_num_threads=1):
+    with (
+        joblib.parallel_config(backend="loky", n_jobs=jobs, inner_max_num_threads=1),
+        warnings.catch_warnings(),
+    ):
+        # It renews processes whose memory has grown, and warns of that.
+        warnings.filterwarnings("ignore", "A worker stopped", UserWarning)
         parallel = joblib.Parallel(
             return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs"
         )

@@ -20,6 +20,7 @@ AT_ALL_HORIZONS = ("auto-samt", "adamw", "prodigy", "schedule-free")
 SEEDS_AT_OTHER_HORIZONS = 3
 # The best options of the first tuning seed that the other tuning seeds decide between.
 FINALISTS, TUNING_SEEDS = 3, (0, 1, 2)
+MOST_WIDER = 2  # rates beyond the grid
 
 Known = Mapping[str, Outcome]
 
@@ -148,10 +149,12 @@ class Plan:
         total = 0
         for problem in self.problems.values():
             for one in self.entries:
-                if not one.tuned or chosen(problem.name, one, known) is not None:
+                if not one.tuned:
                     continue
-                runs = tuning(problem.name, one, known)
-                if len(runs) == len(one.method.grid):
+                found = tuning(problem.name, one, known)
+                if found.chosen is not None:
+                    continue
+                if not found.refining:
                     total += _finalists(one) * (len(TUNING_SEEDS) - 1)
                 total += sum(self._seeds(problem, horizon) for horizon in one.horizons)
         return total
@@ -159,8 +162,9 @@ class Plan:
     def _runs(self, problem: Problem, one: Entry, known: Known) -> Iterable[Settings]:
         options: Chosen | None = one.options
         if one.tuned:
-            yield from tuning(problem.name, one, known)
-            options = chosen(problem.name, one, known)
+            found = tuning(problem.name, one, known)
+            yield from found.runs
+            options = found.chosen
         if options is not None:
             yield from final(
                 problem.name,
@@ -179,48 +183,84 @@ class Plan:
         return min(most)
 
 
-def tuning(problem: str, one: Entry, known: Known) -> list[Settings]:
-    """The runs that choose the options of an entry.
+@dataclass(frozen=True)
+class Tuning:
+    """The choice of an entry's options on a problem, as far as it has come.
 
-    All options of the grid run with the first seed; the best three of them then run with two
-    more.
+    Args:
+        tried: the options that run with the first seed.
+        runs: the runs of the tuning, as far as it is known which these are.
+        chosen: the options with the best mean over the tuning seeds; None until all have run.
+    """
+
+    tried: Sequence[Chosen]
+    runs: Sequence[Settings]
+    chosen: Chosen | None
+
+    @property
+    def refining(self) -> bool:
+        """Whether it is known which options run with the other seeds."""
+        return len(self.runs) > len(self.tried)
+
+
+def tuning(problem: str, one: Entry, known: Known) -> Tuning:
+    """Choose the options of an entry on the validation part of a problem.
+
+    All options of the grid run with the first seed. As long as the best of them has the largest
+    or the smallest rate, the next rate in that direction is tried as well. The best three options
+    then run with two more seeds.
 
     Args:
         problem: the name of the problem.
         one: an entry that is tuned.
         known: the outcomes that there are, by identity.
     """
-    first = [_run(problem, one, options, TUNING_SEEDS[0]) for options in one.method.grid]
-    if any(run.identity not in known for run in first):
-        return first
-    best = sorted(first, key=lambda run: _score([known[run.identity]]))[: _finalists(one)]
-    return [
-        *first,
-        *(_run(problem, one, run.options, seed) for run in best for seed in TUNING_SEEDS[1:]),
-    ]
-
-
-def chosen(problem: str, one: Entry, known: Known) -> Chosen | None:
-    """The options with the best mean over the tuning seeds; None until all of these have run.
-
-    Args:
-        problem: the name of the problem.
-        one: an entry that is tuned.
-        known: the outcomes that there are, by identity.
-    """
-    runs = tuning(problem, one, known)
-    grid = len(one.method.grid)
-    if len(runs) == grid or any(run.identity not in known for run in runs):
-        return None
-    finalists = {
-        run.identity: [
-            known[_run(problem, one, run.options, seed).identity] for seed in TUNING_SEEDS
-        ]
-        for run in runs[:grid]
-        if any(run.options == other.options for other in runs[grid:])
+    tried = list(one.method.grid)
+    for room in reversed(range(MOST_WIDER + 1)):
+        first = [_run(problem, one, options, TUNING_SEEDS[0]) for options in tried]
+        if any(run.identity not in known for run in first):
+            return Tuning(tried, first, None)
+        ordered = sorted(
+            range(len(tried)), key=lambda place: _score([known[first[place].identity]])
+        )
+        wider = beyond(tried, tried[ordered[0]]) if room else []
+        if not wider:
+            break
+        tried += wider
+    seeds = {
+        place: [_run(problem, one, tried[place], seed) for seed in TUNING_SEEDS]
+        for place in ordered[: _finalists(one)]
     }
-    best = min(finalists, key=lambda identity: _score(finalists[identity]))
-    return next(run.options for run in runs[:grid] if run.identity == best)
+    runs = [*first, *(run for some in seeds.values() for run in some[1:])]
+    if any(run.identity not in known for run in runs):
+        return Tuning(tried, runs, None)
+    best = min(seeds, key=lambda place: _score([known[run.identity] for run in seeds[place]]))
+    return Tuning(tried, runs, tried[best])
+
+
+def beyond(tried: Sequence[Chosen], best: Chosen) -> list[dict[str, Value]]:
+    """The options to try next if the best ones have the largest or the smallest rate so far.
+
+    Args:
+        tried: the options so far; their rates, `lr`, go 1, 3, 10, 30, …
+        best: the best of them.
+
+    Returns:
+        The other options as they were tried, with the next rate; none if the best rate lies
+        between others, or if there are no rates.
+
+    Examples:
+        >>> beyond([{"lr": 0.1}, {"lr": 0.3}, {"lr": 1.0}], {"lr": 1.0})
+        [{'lr': 3.0}]
+        >>> beyond([{"lr": 0.1}, {"lr": 0.3}, {"lr": 1.0}], {"lr": 0.3})
+        []
+    """
+    rates = sorted({rate for one in tried if isinstance(rate := one.get("lr"), float)})
+    if len(rates) < 2 or best["lr"] not in (rates[0], rates[-1]):
+        return []
+    following = rates[-2] * 10 if best["lr"] == rates[-1] else rates[1] / 10
+    rate = float(f"{following:.3g}")
+    return [{**one, "lr": rate} for one in tried if one["lr"] == best["lr"]]
 
 
 def final(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from samt.bench.report.wording import counted, joined
+from samt.bench.report.wording import counted
 from samt.bench.suite import progress, scores
 from samt.bench.suite.block import Best, Block, number
 from samt.bench.suite.compared import OURS, TUNED, Compared
-from samt.bench.suite.methods import METHODS
+from samt.bench.suite.provenance import failures, methods, tuned
 from samt.bench.suite.significance import LEVEL, pair, welch
 from samt.bench.suite.summary import Summary, summary
 
@@ -33,8 +33,9 @@ def blocks(found: Compared) -> dict[str, Block]:
         "suite ablations": _ablations,
         "suite fine-tuning": _fine_tuning,
         "suite problems": _problems,
-        "suite failures": _failures,
-        "suite methods": _methods,
+        "suite failures": failures,
+        "suite tuning": tuned,
+        "suite methods": methods,
     }
     parts = {name: make(found, made) for name, make in makers.items()}
     for chosen_on, name in ((False, "held out"), (True, "chosen on")):
@@ -135,11 +136,12 @@ def _cell(cell: Mapping[str, float] | None, best: float) -> str:
         return ""
     if cell["diverged"]:
         return f"{cell['diverged']:.0f} of {cell['n']:.0f} diverged"
-    digits = 2 if cell["mean"] >= 1 else 3
-    text = number(cell["mean"], digits)
+    mean = cell["mean"]
+    digits = 2 if mean >= 1 or not mean else 2 - math.floor(math.log10(mean))
+    text = f"{mean:.{digits}f}"
     if not math.isnan(cell["sd"]):
-        text += f" ± {number(cell['sd'], digits)}"
-    return Best(text) if cell["mean"] == best else text
+        text += f" ± {cell['sd']:.{digits}f}"
+    return Best(text) if mean == best else text
 
 
 def _profile(found: Compared, made: Summary) -> Block:
@@ -285,46 +287,3 @@ def _fine_tuning(found: Compared, made: Summary) -> Block:
         "smallest gain."
     )
     return Block("Fine-tuning", ["method", *names], rows, [note])
-
-
-def _failures(found: Compared, made: Summary) -> Block:
-    gathered: dict[str, list[str]] = {}
-
-    def note(text: str, name: str) -> None:
-        names = gathered.setdefault(text, [])
-        if name not in names:
-            names.append(name)
-
-    for (name, label), cell in made.cells.iterrows():
-        if cell["diverged"]:
-            text = f"{cell['diverged']:.0f} of {cell['n']:.0f} seeds diverged"
-            note(f"{name}: {text} with", label)
-    for name, label in made.untrained:
-        note(f"{name}: ends no better than it began with", label)
-    for (name, label), one in made.targets.items():
-        if not one.reached:
-            text = f"does not come to where {TUNED} ends within twice the horizon"
-            note(f"{label}: {text} on", name)
-    for run, error in found.failures:
-        note(f"{run.problem}: no outcome ({error.strip().splitlines()[-1]}) with", run.method)
-    lines = [f"{text} {joined(names)}" for text, names in gathered.items()]
-    return Block("Failures", notes=lines or ["There is none."])
-
-
-def _methods(found: Compared, made: Summary) -> Block:
-    rows = [
-        [label, METHODS[label].advice, METHODS[label].package or "torch"] for label in found.labels
-    ]
-    chosen, held = (
-        [name for name, one in found.problems.items() if one.chosen_on == half]
-        for half in (True, False)
-    )
-    note = (
-        f"Settings of {OURS} were chosen on the validation parts of {_named(chosen)}. "
-        f"Held out: {_named(held)}."
-    )
-    return Block("Settings", ["method", "settings", "package"], rows, [note], left=3)
-
-
-def _named(names: Sequence[str]) -> str:
-    return f"{counted(len(names), 'problem')}, {joined(list(names))}" if names else "no problem"

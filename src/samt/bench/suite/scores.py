@@ -19,7 +19,8 @@ def cells(runs: pd.DataFrame, horizon: float = 1.0) -> pd.DataFrame:
 
     Returns:
         A row for each problem and label, with `n`, `diverged`, `mean`, `sd` and `se`, the
-        standard error of the mean. The mean is infinite where a seed diverged.
+        standard error of the mean. The mean has six digits, so that equal errors are ties, and
+        is infinite where a seed diverged.
     """
     groups = runs[runs["horizon"] == horizon].groupby(["problem", "label"], sort=False)
     table = groups.agg(
@@ -28,6 +29,7 @@ def cells(runs: pd.DataFrame, horizon: float = 1.0) -> pd.DataFrame:
         mean=("final", "mean"),
         sd=("final", "std"),
     )
+    table["mean"] = [float(f"{mean:.6g}") for mean in table["mean"]]
     table.loc[table["diverged"] > 0, "mean"] = math.inf
     table.loc[table["diverged"] > 0, "sd"] = math.nan
     table["se"] = table["sd"] / np.sqrt(table["n"])
