@@ -305,7 +305,18 @@ def test_the_command_line_asks_for_parts_of_the_suite(
 ) -> None:
     families = SimpleNamespace(PROBLEMS={"lines": LINES, "exploding": EXPLODING})
     monkeypatch.setitem(sys.modules, "samt.bench.suite.families", families)
-    words = ["run", "suite", "--results", str(tmp_path), "--half", "held-out", "--seeds", "1"]
+    words = [
+        "run",
+        "suite",
+        "--results",
+        str(tmp_path),
+        "--data-dir",
+        str(tmp_path),
+        "--half",
+        "held-out",
+        "--seeds",
+        "1",
+    ]
     words += ["--method", "adamw-fixed", "--method", "sgd:lr=0.5", "--horizon", "2", "--jobs", "1"]
     for extra, code in (["--dry-run"], 0), ([], 0), (["--family", "large"], 2):
         with pytest.raises(SystemExit) as exit_:
