@@ -9,6 +9,8 @@ import typer
 
 from samt.bench.experiments.store import Store
 from samt.bench.report.wording import counted
+from samt.bench.suite.problem import Part
+from samt.bench.suite.store import is_suite
 from samt.bench.terminal import say
 
 if TYPE_CHECKING:
@@ -47,6 +49,20 @@ _Paper = Annotated[
         show_default=False,
     ),
 ]
+_Into = Annotated[
+    Path | None,
+    typer.Option(
+        "--into",
+        metavar="FILE",
+        help="Page of documentation that gets the tables of a store of the suite, between the "
+        "marks of their names.",
+        show_default=False,
+    ),
+]
+_Part = Annotated[
+    Part,
+    typer.Option("--part", help="The part that methods of the suite are compared on."),
+]
 _Figures = Annotated[
     bool, typer.Option("--figures/--no-figures", help="Draw the figures for print as well.")
 ]
@@ -58,6 +74,8 @@ def report(
     only: _Only = None,
     paper: _Paper = None,
     figures: _Figures = True,
+    into: _Into = None,
+    part: _Part = "test",
 ) -> int:
     """Our numbers beside the published ones: a page, tables, figures.
 
@@ -70,7 +88,14 @@ def report(
       samt report results -o report
 
       samt report s3://bucket/samt -o report --only table2 --no-figures
+
+      samt report results/suite.sqlite -o docs/suite --into docs/how-to-choose.md
     """
+    if is_suite(results):
+        from samt.bench.suite.publication import write_report as write_suite_report
+
+        write_suite_report(Path(results), into, output / "index.html", part)
+        return 0
     from samt.bench.report.publication import write_report
 
     store = Store(results)

@@ -24,6 +24,9 @@ from samt.bench.experiments.supervisor import interrupt, nursery
 from samt.bench.experiments.tensorboard import check_tensorboard
 from samt.bench.report.live import watch_cells
 from samt.bench.settings import torch_device
+from samt.bench.suite.command import Half, Wish
+from samt.bench.suite.command import run as run_suite
+from samt.bench.suite.problem import Part
 from samt.bench.terminal import complain, console, say
 
 UNFINISHED, INTERRUPTED = 1, 130
@@ -32,8 +35,8 @@ _Names = Annotated[
     list[str],
     typer.Argument(
         metavar="FILE|NAME...",
-        help="Experiment files, names of those in the folders [bold]paper[/] and "
-        "[bold]suite[/], or such a folder for all in it.",
+        help="Experiment files, names of those in the folder [bold]paper[/], that folder for "
+        "all in it, or [bold]suite[/].",
         show_default=False,
     ),
 ]
@@ -46,6 +49,71 @@ _Only = Annotated[
         "May be repeated.",
         show_default=False,
     ),
+]
+
+_SUITE = "The suite"
+_Problems = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--problem",
+        metavar="NAME",
+        help="A problem of it; may be repeated.",
+        rich_help_panel=_SUITE,
+        show_default=False,
+    ),
+]
+_Families = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--family",
+        metavar="NAME",
+        help="A family of its problems; may be repeated.",
+        rich_help_panel=_SUITE,
+        show_default=False,
+    ),
+]
+_Half = Annotated[
+    Half,
+    typer.Option(
+        "--half",
+        help="Problems that settings may be chosen on, or those held out.",
+        rich_help_panel=_SUITE,
+    ),
+]
+_Methods = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--method",
+        metavar="NAME[:OPTION=VALUE,...]",
+        help="A method, or NAME/ABLATION; may be repeated.",
+        rich_help_panel=_SUITE,
+        show_default=False,
+    ),
+]
+_Seeds = Annotated[
+    int | None,
+    typer.Option(
+        "--seeds",
+        min=1,
+        help="At most so many of each problem's seeds.",
+        rich_help_panel=_SUITE,
+        show_default=False,
+    ),
+]
+_Horizons = Annotated[
+    list[float] | None,
+    typer.Option(
+        "--horizon",
+        min=0.001,
+        help="A share of the problems' steps; may be repeated. By default a quarter, a half, "
+        "one and two for the main methods, one for the others.",
+        rich_help_panel=_SUITE,
+        show_default=False,
+    ),
+]
+_Part = Annotated[
+    Part,
+    typer.Option("--part", help="The part that methods are compared on.", rich_help_panel=_SUITE),
 ]
 
 
@@ -96,6 +164,13 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show which cells would run, and run none.")
     ] = False,
+    problem: _Problems = None,
+    family: _Families = None,
+    half: _Half = "all",
+    method: _Methods = None,
+    seeds: _Seeds = None,
+    horizon: _Horizons = None,
+    part: _Part = "test",
 ) -> int:
     """Run experiments: every cell that has no result yet.
 
@@ -108,10 +183,15 @@ def run(
 
       samt run smoke
 
+      samt run suite --family units --method auto-samt --method adamw --jobs 2
+
       samt run paper/table2.yaml --data-dir ~/data --only data=mnist --only width=300 --jobs 4
 
       samt run table2 --backend ray --address auto --results s3://bucket/samt
     """
+    if list(names) == ["suite"]:
+        wish = Wish(problem or (), family or (), half, method or (), seeds, horizon or (), part)
+        return run_suite(wish, results, jobs or default_jobs(1), data_dir, dry_run)
     if tensorboard is not None:
         check_tensorboard(tensorboard)
     if backend == "local" and not dry_run:

@@ -1,0 +1,118 @@
+"""What the curves of the runs say: how soon a method comes to where another one ends."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import pandas as pd
+
+Curve: TypeAlias = Sequence[tuple[int, float]]
+CAP = 2.0  # horizons after which a target counts as not reached
+
+
+def mean_curve(runs: pd.DataFrame) -> Curve:
+    """The curve averaged over seeds; it ends where the first seed diverged.
+
+    Args:
+        runs: the runs of one method on one problem at one horizon.
+    """
+    curves = [dict(curve) for curve in runs["curve"]]
+    found = []
+    for step in sorted(set().union(*curves)):
+        values = [curve.get(step) for curve in curves]
+        if any(value is None for value in values):
+            if step == 0:
+                continue
+            break
+        found.append((step, float(np.mean([value for value in values if value is not None]))))
+    return found
+
+
+def reached(curve: Curve, target: float) -> float:
+    """The number of steps after which a curve comes down to a target; infinite if it never does.
+
+    Args:
+        curve: pairs of steps and values; between two of them the way is straight.
+        target: the target.
+
+    Examples:
+        >>> reached([(0, 4.0), (10, 2.0), (20, 1.0)], 3.0)
+        5.0
+    """
+    before: tuple[int, float] | None = None
+    for step, value in curve:
+        if value <= target:
+            if before is None:
+                return float(step)
+            share = (before[1] - target) / (before[1] - value)
+            return before[0] + share * (step - before[0])
+        before = step, value
+    return math.inf
+
+
+@dataclass(frozen=True)
+class Target:
+    """How soon a method comes to where tuned AdamW ends on a problem.
+
+    Args:
+        steps: its steps as a multiple of AdamW's own.
+        seconds: its seconds as a multiple of AdamW's own.
+        reached: whether it came there within twice the horizon; if not, the two count that.
+    """
+
+    steps: float
+    seconds: float
+    reached: bool
+
+
+def targets(runs: pd.DataFrame, against: str) -> dict[tuple[str, str], Target]:
+    """How soon each method comes to where another one ends.
+
+    The target is the mean of the other's final metric. A method's curve of the horizon itself
+    counts; only if that does not reach the target, the one of twice the horizon. At least one
+    step counts.
+
+    Args:
+        runs: rows with the columns of `store.frame` and `label`.
+        against: the label of the other method; a problem on which it diverged is left out.
+
+    Returns:
+        One for each problem and label.
+    """
+    found = {}
+    for problem, rows in runs[runs["horizon"].isin((1.0, CAP))].groupby("problem", sort=False):
+        groups = dict(list(rows.groupby(["label", "horizon"], sort=False)))
+        base = groups.get((against, 1.0))
+        if base is None or base["diverged"].any():
+            continue
+        target, horizon = base["final"].mean(), int(base["steps"].iloc[0])
+        own_steps = max(1.0, reached(mean_curve(base), target))
+        own_seconds = own_steps * _seconds_of_a_step(base)
+        for label in dict.fromkeys(rows["label"]):
+            tried = [groups[label, one] for one in (1.0, CAP) if (label, one) in groups]
+            steps = [reached(mean_curve(one), target) for one in tried]
+            first = next((one for one, count in enumerate(steps) if math.isfinite(count)), None)
+            taken = CAP * horizon if first is None else max(1.0, steps[first])
+            cost = _seconds_of_a_step(tried[-1 if first is None else first])
+            found[str(problem), str(label)] = Target(
+                taken / own_steps, taken * cost / own_seconds, first is not None
+            )
+    return found
+
+
+def _seconds_of_a_step(runs: pd.DataFrame) -> float:
+    return float(runs["seconds"].sum() / max(1, runs["steps"].sum()))
+
+
+def geometric_mean(values: Iterable[float]) -> float:
+    """The geometric mean; no number without values.
+
+    >>> geometric_mean([1.0, 4.0])
+    2.0
+    """
+    every = list(values)
+    return math.exp(math.fsum(map(math.log, every)) / len(every)) if every else math.nan
