@@ -147,6 +147,7 @@ class AutoSAMT(BlockOptimizer):
         super().__setstate__(state)  # after unpickling, and in the middle of load_state_dict
         if "_held" not in self.__dict__:
             self._begin_holding()
+            self._held.members = list(self.state.items())
             self._held.loaded(bool(shows_average))
             if model is not None:
                 self._watch(model)

@@ -81,6 +81,17 @@ def _loaded(held: Held, module: nn.Module) -> None:
     held.weights_were_loaded(module.parameters(recurse=False))
 
 
+def _run_as_it_is(hook: Any) -> None:
+    """Let the compiler pass over a hook that is called from outside of its graphs.
+
+    It would see the hook as a graph by itself, in which the hook does nothing, because it is
+    being compiled. As a part of a larger graph it shall do nothing.
+    """
+    from torch._dynamo import eval_frame  # every optimizer of torch has imported it by now
+
+    eval_frame.skip_code(hook.__code__)
+
+
 def watch(model: nn.Module, parameters: Iterable[Tensor], held: Held) -> None:
     """Hang hooks on a model, and on every part of it that has some of the parameters.
 
@@ -95,6 +106,7 @@ def watch(model: nn.Module, parameters: Iterable[Tensor], held: Held) -> None:
     owners = [m for m in inner.modules() if ours & set(m._parameters.values())]
     wrappers = [one for one in outside(model) if one is not inner]
     handles = held.handles
+    _run_as_it_is(_BeforeForward.__call__)
     for module in dict.fromkeys((*wrappers, inner, *owners)):
         hook = _BeforeForward(held, inner)
         handles.append(module.register_forward_pre_hook(hook, prepend=True))
