@@ -40,10 +40,15 @@ class _Hook:
 class _BeforeForward(_Hook):
     """Before a forward pass the parameters come to hold what the model's mode wants."""
 
-    def __call__(self, *_: Any) -> None:
-        if torch.compiler.is_compiling():
-            return
+    is_of_root = False
+
+    def __call__(self, module: nn.Module, *_: Any) -> None:
         held = self.held
+        if torch.compiler.is_compiling():
+            # The graph breaks here, but where the mode has changed alone.
+            if self.is_of_root and held is not None and held.shows_average is module.training:
+                _switch(held, module.training)
+            return
         model = self._model() if self._model is not None else None
         if held is not None and model is not None and held.shows_average is model.training:
             _switch(held, model.training)
@@ -109,6 +114,7 @@ def watch(model: nn.Module, parameters: Iterable[Tensor], held: Held) -> None:
     _run_as_it_is(_BeforeForward.__call__)
     for module in dict.fromkeys((*wrappers, inner, *owners)):
         hook = _BeforeForward(held, inner)
+        hook.is_of_root = module is inner
         handles.append(module.register_forward_pre_hook(hook, prepend=True))
     for module in dict.fromkeys((inner, *owners)):
         handles.append(module.register_state_dict_pre_hook(_BeforeStateDict(held, inner)))
