@@ -198,7 +198,10 @@ SCALES: dict[str, tuple[list[Tensor], list[float]]] = {
         [0.1, 2 * 3**0.5, 2 * 3**0.5, 2 * 3**0.5],
     ),
     "matrices of zeros": ([torch.zeros(5, 4), torch.zeros(5, 2, 2)], [0.5, 0.5]),
-    "tiny and huge": ([torch.full((2, 2), 1e-30), torch.full((2, 2), 1e30)], [3**0.5 * 1e-30, 3**0.5 * 1e30]),
+    "tiny and huge": (
+        [torch.full((2, 2), 1e-30), torch.full((2, 2), 1e30)],
+        [3**0.5 * 1e-30, 3**0.5 * 1e30],
+    ),
     "nothing": ([torch.zeros(0, 4), torch.zeros(3, 0)], [1.0, 1.0]),
 }
 

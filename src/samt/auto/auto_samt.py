@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import ParamsT
 
+from samt.auto.gradients import average, of_closure
 from samt.auto.held import Held
 from samt.auto.modes import watch
 from samt.auto.state import TRAINING_WEIGHTS, complete_state
@@ -288,15 +289,16 @@ class AutoSAMT(BlockOptimizer):
             self._refuse_skipped()
         parameters = [p for group in self.param_groups for p in group["params"]]
         self._held.show_training_weights()
-        loss = None
+        result = loss = None
         if closure is not None:
-            loss = self._evaluate(closure, parameters)
+            result, loss = of_closure(closure, parameters)
             self._held.show_training_weights()  # the closure may have evaluated the model
             self._sync()
         for parameter in parameters:
             refuse_sparse(parameter.grad)
         if self._ranks.are_several:
-            loss = self._average_over_ranks(loss, parameters)
+            average_loss = average(self._ranks, loss, parameters)
+            result, loss = average_loss if result is loss else result, average_loss
         try:
             with own_precision(kind.device for kind in self._kinds):
                 self._update(loss)
@@ -308,7 +310,7 @@ class AutoSAMT(BlockOptimizer):
             # Before the closure it would be wrong: a trainer that accumulates has the gradients
             # of the earlier micro-batches there, and the closure adds those of the last.
             self.zero_grad()
-        return loss
+        return result
 
     def _update(self, loss: Any) -> None:
         """From the gradients that are there to the next weights."""
@@ -325,30 +327,6 @@ class AutoSAMT(BlockOptimizer):
                 every = partial(summary, sizes)
                 self.history.record(group["calls"], group["name"], names, loss, every)
             group["calls"] += 1
-
-    def _evaluate(self, closure: Callable[[], Any], parameters: list[Tensor]) -> Any:
-        before = [(p.grad, 0 if p.grad is None else p.grad._version) for p in parameters]
-        with torch.enable_grad():
-            loss = closure()
-            if isinstance(loss, Tensor) and loss.requires_grad:
-                untouched = all(
-                    p.grad is gradient and (gradient is None or gradient._version == version)
-                    for p, (gradient, version) in zip(parameters, before, strict=True)
-                )
-                if untouched or all(p.grad is None for p in parameters):
-                    _backward(loss, parameters)
-                loss = loss.detach()
-        return loss
-
-    def _average_over_ranks(self, loss: Any, parameters: list[Tensor]) -> Any:
-        gradients = [parameter.grad for parameter in parameters]
-        loss, means = self._ranks.average(loss, gradients, parameters)
-        for parameter, gradient, mean in zip(parameters, gradients, means, strict=True):
-            if gradient is not None and mean is not None:
-                gradient.copy_(mean)
-            elif mean is not None:
-                parameter.grad = mean.to(parameter.dtype)
-        return loss
 
     # Numbers that are not finite.
 
@@ -389,13 +367,3 @@ class AutoSAMT(BlockOptimizer):
                 "loss or a gradient that was not finite; they were skipped, and weights and state "
                 f"were kept from them: {_CURE}"
             )
-
-
-def _backward(loss: Tensor, parameters: list[Tensor]) -> None:
-    """Unless the closure has done so, and has found none of these parameters in the loss."""
-    if any(parameter.requires_grad for parameter in parameters):
-        try:
-            loss.backward()
-        except RuntimeError as error:
-            if "backward through the graph a second time" not in str(error):
-                raise

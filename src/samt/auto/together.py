@@ -160,7 +160,7 @@ class Together:
             found.append(own)
         for key in ("step", "log_step", "weight_sum"):
             vector = self._numbers[key]
-            vector.copy_(torch.tensor(host[key], dtype=vector.dtype))
+            vector.copy_(torch.tensor(host[key], dtype=vector.dtype, device=self.device))
             # As they are in the state, so that who goes on from a checkpoint has the same numbers.
             host[key] = vector.tolist()
         return [own.eta for own in found], [own.weight for own in found]
@@ -264,13 +264,13 @@ class Together:
         wanted = [group["betas"][0] for group in self._groups]
         if wanted == self._wanted_betas and len(self._live) == len(wanted):
             return before
-        own = torch.tensor(wanted, dtype=self._dtype).tolist()
+        own = torch.tensor(wanted, dtype=self._dtype, device="cpu").tolist()
         new = list(before)
         for i in self._live:
             new[i] = own[i]
         self._wanted_betas = wanted if new == own else []
         if new != before:
-            self._numbers["beta"].copy_(torch.tensor(new, dtype=self._dtype))
+            self._numbers["beta"].copy_(torch.tensor(new, dtype=self._dtype, device=self.device))
             self._host["beta"] = new
         return before
 
@@ -334,7 +334,11 @@ class Together:
 
     def size(self, i: int) -> Tensor:
         """The step size of a tensor in its last step."""
-        return self.sizes[i] if self._is_late else torch.tensor(self._host["eta"][i])
+        return (
+            self.sizes[i]
+            if self._is_late
+            else torch.tensor(self._host["eta"][i], device=self.device)
+        )
 
 
 def dot(one: Tensor, other: Tensor) -> Tensor:

@@ -235,19 +235,7 @@ _SCHEDULE = {"schedule": Option("constant", _choice(*SCHEDULES))}
 
 # The defaults are those of the constructors in samt; tests compare them.
 METHOD_OPTIONS: dict[str, dict[str, Option]] = {
-    "auto-samt": {
-        "lr": Option(0.1, _number(above=0.0, below=1e30)),
-        "beta1": Option(0.9, _beta),
-        "beta2": Option(0.99, _beta),
-        "eps": Option(1e-8, _positive),
-        "weight_decay": Option(0.0, _not_negative),
-        "meta_every": Option(60, _whole(2)),
-        "meta_lr": Option(0.85, _not_negative),
-        "eta_hidden": Option(64, _count),
-        "projection": Option("tanh", _choice("tanh", "sigmoid")),
-        "blocks": Option(None, _or_none(_count)),
-        "annealed": Option(False, _flag),  # whether it is told the number of steps
-    },
+    "auto-samt": {},
     "samt": {
         "lr": Option(0.1, _step_size),
         "step_size": Option("scalar", _choice("scalar", "row", "column", "element")),
