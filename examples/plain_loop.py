@@ -24,7 +24,7 @@ def data() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def build(seed: int) -> tuple[nn.Module, torch.optim.Optimizer]:
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
-    return model, samt.AutoSAMT(samt.blocks(model), total_steps=EPOCHS * BATCHES)
+    return model, samt.AutoSAMT(model)
 
 
 def train(model: nn.Module, optimizer: torch.optim.Optimizer, first: int, last: int) -> None:

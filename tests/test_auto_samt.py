@@ -373,7 +373,7 @@ def test_misspelled_options_are_refused() -> None:
 @pytest.mark.parametrize("word", ["total_steps", "meta_every", "projection", "seed"])
 def test_options_of_the_earlier_method_are_refused(word: str) -> None:
     with pytest.raises(UnknownOptionError, match=f"has no option '{word}'"):
-        AutoSAMT(samt.blocks(mlp()), **{word: 1})
+        AutoSAMT(samt.blocks(mlp()), **{word: 1})  # type: ignore[arg-type]
 
 
 def test_sparse_and_complex_are_refused() -> None:

@@ -28,7 +28,7 @@ STEPS = 12
 
 
 @pytest.fixture(
-    params=[("auto-samt", {"total_steps": STEPS, "meta_every": 2}), ("samt", {"step_size": "row"})]
+    params=[("auto-samt", {}), ("samt", {"step_size": "row"})]
 )
 def history(request: pytest.FixtureRequest) -> samt.History:
     """The history of a short training that changes the step sizes."""

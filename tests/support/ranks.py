@@ -10,8 +10,6 @@ from torch import nn
 from .batches import Batch
 
 LOSS = nn.functional.cross_entropy
-# Options of AutoSAMT with which gradients at the average come soon.
-OFTEN: dict[str, Any] = {"total_steps": 20, "meta_every": 3}
 
 
 def part(data: Batch, rank: int, size: int) -> Batch:

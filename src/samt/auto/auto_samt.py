@@ -99,6 +99,7 @@ class AutoSAMT(BlockOptimizer):
     of_all_blocks = ()
     mark = "learning"
     temporary = (TRAINING_WEIGHTS,)
+    _last_scale: Tensor | None  # of the matrix before the tensor whose state is completed
 
     @only("params", "process_group", *AUTO_SAMT_OPTIONS)
     def __init__(
@@ -169,7 +170,7 @@ class AutoSAMT(BlockOptimizer):
             self._last_scale = state["scale"]
 
     def _sync(self) -> None:
-        self._last_scale: Tensor | None = None  # of the matrix before the next tensor
+        self._last_scale = None
         super()._sync()
 
     def _build(self) -> None:
@@ -343,7 +344,7 @@ class AutoSAMT(BlockOptimizer):
                 refuse_unless_finite(number, what, block, step, _CURE)
         for kind in self._kinds:
             are_fine = kind.are_fine()
-            if is_read_late(kind.device):
+            if isinstance(are_fine, Tensor):
                 flags.append(are_fine)
             elif not are_fine:
                 for block, square in kind.squares_of_blocks().items():

@@ -195,7 +195,7 @@ def advance(moved: Moved, by: Numbers) -> None:
         return
     u, c, toward = moved.leads, by.weight, 1 - by.beta
     d = _directions(moved, by)
-    torch._foreach_mul_(d, by.etas)  # type: ignore[arg-type]
+    torch._foreach_mul_(d, by.etas)
     q = torch._foreach_sub(u, d)
     # y moves by the difference of two small things, and not through x, so that a skipped step
     # leaves it as it is.
@@ -240,6 +240,7 @@ def _advance_fused(moved: Moved, by: Numbers) -> None:
     Adam's kernel without a first moment moves what it takes for weights by −η d: here u, which
     becomes q.
     """
+    assert isinstance(by.weight, float)
     y, u, s, c = moved.weights, moved.leads, moved.lags, by.weight
     before, toward = 1 - by.beta_before, 1 - by.beta
     torch._foreach_add_(y, u, alpha=-before)  # x

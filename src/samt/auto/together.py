@@ -318,7 +318,13 @@ class Together:
             rates = [float(group["lr"]) / self._root for group in self._groups]
             scales = [rate * scale for rate, scale in zip(rates, host["scale"], strict=True)]
             host["eta"] = list(map(eta_of, k.tolist(), host["log_step"], scales))
+        shown = {block: groups[block].get("step_size") for block in self._of_block}
         self._show_sizes()
+        for block, size in shown.items():  # of the last step, where there was one
+            if self._is_late and isinstance(size, Tensor):
+                self._means[block].copy_(size)
+            elif not self._is_late and size:
+                groups[block]["step_size"] = float(size)
 
     def _show_sizes(self) -> None:
         """Put the mean step size of each block into its group, where the tensors are."""
