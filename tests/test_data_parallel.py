@@ -98,9 +98,7 @@ CASES = {
     "auto-samt": Case("auto-samt", {}),
     "auto-samt, closure": Case("auto-samt", {}, closure=True),
     "auto-samt, wrapped": Case("auto-samt", {}, wrapped=True, group=False),
-    "auto-samt, wrapped, closure": Case(
-        "auto-samt", {}, wrapped=True, group=False, closure=True
-    ),
+    "auto-samt, wrapped, closure": Case("auto-samt", {}, wrapped=True, group=False, closure=True),
     "subset": Case("samt", {"meta_batch": "subset", "step_size": "row"}, closure=True),
     "subset, wrapped": Case("samt", {"meta_batch": "subset"}, closure=True, wrapped=True),
     "same": Case("samt", {"meta_batch": "same", "inner_steps": 2}, closure=True),
@@ -215,9 +213,7 @@ def take_a_branch(rank: int, size: int, kind: str, options: dict[str, Any]) -> O
     return Outcome(weights, optimizer.state_dict()["state"], [], [], optimizer.passes)
 
 
-@pytest.mark.parametrize(
-    ("kind", "options"), [("auto-samt", {}), ("samt", {"meta_batch": "next"})]
-)
+@pytest.mark.parametrize(("kind", "options"), [("auto-samt", {}), ("samt", {"meta_batch": "next"})])
 def test_a_gradient_that_one_rank_misses_counts_as_zero_there(
     two: World, kind: str, options: dict[str, Any]
 ) -> None:

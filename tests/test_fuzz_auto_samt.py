@@ -7,7 +7,6 @@ from typing import Any
 
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize
-from torch import Tensor
 
 import samt
 from samt.reference import AutoReference

@@ -8,8 +8,8 @@ from itertools import chain, count, pairwise
 from typing import Any, TypeAlias
 
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.nn.parameter import is_lazy
 
 from samt.errors import DuplicateParameterError, PartitionError, listed
 

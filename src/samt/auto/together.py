@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from ctypes import c_float
 from typing import Any
 
 import torch
@@ -264,7 +265,8 @@ class Together:
         wanted = [group["betas"][0] for group in self._groups]
         if wanted == self._wanted_betas and len(self._live) == len(wanted):
             return before
-        own = torch.tensor(wanted, dtype=self._dtype, device="cpu").tolist()
+        is_wide = self._dtype == torch.float64
+        own = wanted if is_wide else [c_float(beta).value for beta in wanted]
         new = list(before)
         for i in self._live:
             new[i] = own[i]
