@@ -53,6 +53,9 @@ def main() -> None:
     train(resumed, optimizer, EPOCHS // 2, EPOCHS)
 
     _, _, inputs, labels = data()
+    model.eval()  # from here on the model holds the average of its weights
+    resumed.eval()
+    resumed(inputs)
     print(f"test accuracy: {(model(inputs).argmax(1) == labels).float().mean():.3f}")
     pairs = zip(model.parameters(), resumed.parameters(), strict=True)
     print(f"same weights after resuming: {all(torch.equal(a, b) for a, b in pairs)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -25,7 +25,7 @@ Run = tuple[nn.Module, samt.AutoSAMT]
 
 
 @pytest.fixture(params=[torch.float64, torch.float32, torch.bfloat16], ids=str)
-def run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+def run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Run:
     """A model and its optimizer on what plays an accelerator."""
     play_accelerator(monkeypatch)
     torch.manual_seed(3)
@@ -88,9 +88,9 @@ def test_every_fiftieth_step_looks(run: Run) -> None:
 def test_an_accelerator_takes_the_same_steps(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Parameters without a gradient, groups with options and a late group are in it."""
     twin = copy.deepcopy(run)
-    for each in (run, twin):
-        each[1].param_groups[1]["lr"] = 0.5
-        each[1].param_groups[2].update(betas=(0.8, 0.9), learning=False)
+    for _, optimizer in (run, twin):
+        optimizer.param_groups[1]["lr"] = 0.5
+        optimizer.param_groups[2].update(betas=(0.8, 0.9), learning=False)
     for step in range(40):
         for each, plays in ((run, True), (twin, False)):
             play_accelerator(monkeypatch, plays)
@@ -99,8 +99,8 @@ def test_an_accelerator_takes_the_same_steps(run: Run, monkeypatch: pytest.Monke
             each[1].step()
     low = next(run[0].parameters()).dtype == torch.bfloat16
     tolerance = 2e-2 if low else 2e-3 if next(run[0].parameters()).dtype == torch.float32 else 1e-8
-    for ours, theirs in zip(run[0].parameters(), twin[0].parameters(), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
+    for p, q in zip(run[0].parameters(), twin[0].parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=tolerance, atol=tolerance)
     for ours, theirs in zip(run[1].param_groups, twin[1].param_groups, strict=True):
         assert isinstance(ours["step_size"], Tensor)
         assert float(ours["step_size"]) == pytest.approx(theirs["step_size"], rel=0.2)
@@ -156,4 +156,4 @@ def test_a_closure_that_returns_more_than_a_loss() -> None:
     assert loss.item() == 13
     assert weight[0] < 2
     with pytest.raises(samt.errors.ClosureResultError, match=r"loss\.mean\(\)"):
-        optimizer.step(lambda: weight.square())
+        optimizer.step(weight.square)

@@ -80,8 +80,8 @@ CONTAINED = {
     "samt": {*ALTERNATING, "alternating/samt.py", "alternating/compiled.py"},
     "auto-samt": {
         *BLOCKS,
-        *(f"auto/{name}.py" for name in ("auto_samt", "gradients", "held", "modes", "state", "step")),
-        "auto/together.py",
+        *("auto/auto_samt.py", "auto/gradients.py", "auto/held.py", "auto/modes.py"),
+        *("auto/state.py", "auto/step.py", "auto/together.py"),
     },
     "dante": {*ALTERNATING, "baselines/dante.py"},
     **dict.fromkeys(HD, RATES),
