@@ -95,7 +95,7 @@ def trained(
     history = samt.History(optimizer)
     place = (rank // 2, size // 2) if mesh_of == "tensor parallel" and size > 1 else (rank, size)
     train((model, optimizer), range(STEPS), *place)
-    assert len(history.rows) == STEPS * 6
+    assert len(history.rows) == STEPS * 5
     parts = [getattr(p, "to_local", lambda p=p: p)().numel() for p in model.parameters()]
     assert all(p.grad is not None for p in model.parameters() if p is not frozen)
     return *outcome((model, optimizer)), parts

@@ -290,6 +290,7 @@ class AutoSAMT(BlockOptimizer):
             self._refuse_skipped()
         parameters = [p for group in self.param_groups for p in group["params"]]
         self._held.show_training_weights()
+        several = self._ranks.are_several  # or an error, before anything is evaluated
         result = loss = None
         if closure is not None:
             result, loss = of_closure(closure, parameters)
@@ -297,7 +298,7 @@ class AutoSAMT(BlockOptimizer):
             self._sync()
         for parameter in parameters:
             refuse_sparse(parameter.grad)
-        if self._ranks.are_several:
+        if several:
             average_loss = average(self._ranks, loss, parameters)
             result, loss = average_loss if result is loss else result, average_loss
         try:
