@@ -175,6 +175,34 @@ def test_scaled_and_clipped_gradients(world: World) -> None:
     torch.testing.assert_close(outcomes[0], scaled(0, 1), rtol=1e-8, atol=1e-10)
 
 
+def evaluated(rank: int, size: int, evaluates: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The weights that are trained and those that are evaluated."""
+    model = sharded(size)
+    optimizer = samt.AutoSAMT(model)
+    run = model, optimizer
+    train(run, range(9), rank, size)
+    if evaluates:
+        inputs = batch("mlp", 99, 16)[0]
+        for _ in range(2):  # the layers that keep their gathered weights must let go of them
+            model.eval()
+            with torch.no_grad():
+                outputs = model(inputs)
+            shown = {name: whole(value) for name, value in model.state_dict().items()}
+            plain = torch.func.functional_call(mlp(), shown, inputs)
+            torch.testing.assert_close(outputs, plain, rtol=1e-9, atol=1e-12)
+            model.train()
+            model(inputs).sum().backward()
+    train(run, range(9, STEPS), rank, size)
+    trained = outcome(run)[0]
+    return trained, {name: whole(value).clone() for name, value in model.state_dict().items()}
+
+
+def test_a_sharded_model_is_evaluated_at_the_average(world: World) -> None:
+    for weights, average in world.run(evaluated, True):
+        for found, expected in zip((weights, average), evaluated(0, 1, False), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-10)
+
+
 def refusals(rank: int, size: int) -> None:
     model = sharded(size)
     with pytest.raises(UnsupportedGradientError, match=r"use samt\.AutoSAMT") as caught:
