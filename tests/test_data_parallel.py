@@ -123,7 +123,9 @@ def test_it_is_as_one_process_on_the_joined_batch(world: World, name: str) -> No
     close = partial(torch.testing.assert_close, rtol=1e-8, atol=1e-10)
     close(first.weights, expected.weights)
     close(first.state["state"], expected.state["state"])
-    for ours, theirs in zip(first.state["param_groups"], expected.state["param_groups"], strict=True):
+    for ours, theirs in zip(
+        first.state["param_groups"], expected.state["param_groups"], strict=True
+    ):
         assert ours.pop("step_size", 0) == pytest.approx(theirs.pop("step_size", 0))
         assert ours == theirs
     assert first.passes == expected.passes

@@ -372,7 +372,7 @@ def test_the_suite_is_well_formed() -> None:
         }
         assert one.tuning.budget is None  # as long as what is judged
     [sensitivity] = load_experiments(steps)
-    assert [len(list(method.variants())) for method in sensitivity.methods] == [9, 9, 9, 9]
+    assert [len(list(method.variants())) for method in sensitivity.methods] == [9, 9, 9]
     assert load_experiments(problems, "smoke")
     assert load_experiments(steps, "smoke")
 

@@ -89,6 +89,10 @@ def _checked(name: str, given: Mapping[str, str]) -> dict[str, Value]:
         if option not in known:
             owners = [method for method, options in METHOD_OPTIONS.items() if option in options]
             elsewhere = f" (it is one of {', '.join(owners)})" if owners else ""
+            if not known:
+                raise SettingsError(
+                    f"method '{name}' has no options{elsewhere}: leave '{option}' out"
+                )
             raise SettingsError(
                 f"method '{name}' has no option '{option}'{elsewhere}: {suggestion(option, known)}"
             )
