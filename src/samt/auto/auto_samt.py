@@ -321,7 +321,7 @@ class AutoSAMT(BlockOptimizer):
         fine = self._look_for_what_is_not_finite(loss)
         for kind in self._kinds:
             kind.move(fine)
-        self._held.remember([p for kind in self._kinds for p in kind.moved])
+            self._held.remember(kind.moved)
         for block, group in enumerate(self.param_groups):
             if self.history is not None and self._places_of[block]:
                 names = [name for name, _ in self._members[block]]

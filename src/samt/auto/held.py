@@ -6,6 +6,7 @@ optimizer nor its groups, so that a model can still come to its x when the optim
 
 from __future__ import annotations
 
+import math
 import sys
 import weakref
 from collections.abc import Iterable, Sequence
@@ -16,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from samt.auto.state import TRAINING_WEIGHTS
-from samt.auto.together import dot
 from samt.tensors.shards import local
 
 Members: TypeAlias = Sequence[tuple[Tensor, dict[str, Tensor]]]
@@ -31,7 +31,17 @@ class _Written(NamedTuple):
     version: int
     dtype: torch.dtype
     device: torch.device
-    norm: Tensor
+    square: Tensor
+
+
+class _Recent:
+    """The same of a list of parameters, in one list of each kind, which is faster to make."""
+
+    def __init__(self, parameters: list[Tensor], memory: list[int]) -> None:
+        self.parameters, self.memory = parameters, memory
+        self.flat = list(map(_flat, parameters))
+        self.versions: list[int] = []
+        self.squares: list[Tensor] = []
 
 
 class Held:
@@ -48,32 +58,50 @@ class Held:
         self.is_orphaned = False
         self.model: weakref.ref[nn.Module] | None = None
         self._written: dict[Tensor, _Written] = {}
+        self._recent: dict[int, _Recent] = {}
         self._shown: dict[Tensor, tuple[torch.dtype, torch.device]] = {}
         self.handles: list[Any] = []  # of the hooks in the model
 
-    def remember(self, parameters: Sequence[Tensor]) -> None:
+    def remember(self, parameters: list[Tensor]) -> None:
         """Note what parameters are now, to know later whether somebody else has written to them.
 
-        A write through `.data` leaves no trace but the numbers; hence the norm.
+        A write through `.data` leaves no trace but the numbers; hence the square.
+
+        Args:
+            parameters: the parameters; of a list that comes again, the notes replace each other.
         """
-        own = [local(parameter.detach()) for parameter in parameters]
-        for parameter, tensor, norm in zip(parameters, own, _norms(own), strict=True):
-            self._written[parameter] = _Written(
-                tensor.data_ptr(), parameter._version, tensor.dtype, tensor.device, norm
-            )
+        recent = self._recent.get(id(parameters))
+        memory = [local(parameter).data_ptr() for parameter in parameters]
+        if recent is None or recent.parameters is not parameters or recent.memory != memory:
+            self._settle()
+            recent = self._recent[id(parameters)] = _Recent(parameters, memory)
+        recent.versions = [parameter._version for parameter in parameters]
+        recent.squares = list(map(_square, recent.flat))
+
+    def _settle(self) -> None:
+        """Sort what was noted last by parameter."""
+        for recent in self._recent.values():
+            for i, parameter in enumerate(recent.parameters):
+                own = recent.flat[i]
+                version, square = recent.versions[i], recent.squares[i]
+                self._written[parameter] = _Written(
+                    recent.memory[i], version, own.dtype, own.device, square
+                )
+        self._recent.clear()
 
     def was_edited(self, parameter: Tensor) -> bool:
         """Whether somebody has written into a parameter since the optimizer did."""
+        self._settle()
         then = self._written.get(parameter)
         if then is None:
             return False
-        now = local(parameter.detach())
-        (norm,) = _norms([now])
+        now = _flat(parameter)
+        square = _square(now)
         if (now.dtype, now.device) != (then.dtype, then.device):  # it was converted
-            rough = max(_ROUNDING.get(t, 1e-1) for t in (now.dtype, then.dtype))
-            return not torch.allclose(norm.cpu().double(), then.norm.cpu().double(), rtol=rough)
+            rough = 2 * max(_ROUNDING.get(t, 1e-1) for t in (now.dtype, then.dtype))
+            return not math.isclose(float(square), float(then.square), rel_tol=rough)
         is_same = (now.data_ptr(), parameter._version) == (then.memory, then.version)
-        return not (is_same and torch.equal(norm, then.norm))
+        return not (is_same and torch.equal(square, then.square))
 
     def trained_parameters(self) -> list[Tensor]:
         """All parameters that have state."""
@@ -127,6 +155,7 @@ class Held:
         """A state dict was loaded: what the parameters hold shows when they are trained again."""
         self.shows_average = shows_average
         self._written.clear()
+        self._recent.clear()
         self._shown.clear()
 
     def weights_were_loaded(self, parameters: Iterable[Tensor]) -> None:
@@ -134,6 +163,7 @@ class Held:
         if self.shows_average:
             return  # what came is compared with x when y is due
         states = dict(self.members)
+        self._settle()
         with _plainly():
             for parameter in parameters:
                 state = states.get(parameter)
@@ -186,11 +216,15 @@ def _begin_anew(state: dict[str, Tensor]) -> None:
     local(state["lag"]).zero_()
 
 
-def _norms(tensors: list[Tensor]) -> list[Tensor]:
-    """A number for each tensor that changes when the tensor does, to tell edits by."""
-    if tensors and tensors[0].device.type == "cpu":  # where this is faster than norms
-        return [dot(tensor, tensor) for tensor in tensors]
-    return list(torch._foreach_norm(tensors)) if tensors else []
+def _flat(parameter: Tensor) -> Tensor:
+    """This process's part in one dimension, where the layout in memory allows it."""
+    own = local(parameter.detach())
+    return own.view(-1) if own.is_contiguous() else own
+
+
+def _square(own: Tensor) -> Tensor:
+    """A number that changes when a tensor does: the sum of the squares, or its root."""
+    return torch.dot(own, own) if own.dim() == 1 else torch.linalg.vector_norm(own)
 
 
 def _plainly() -> ExitStack:

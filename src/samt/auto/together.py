@@ -57,7 +57,15 @@ class Together:
         self.moved: list[Tensor] = []
         whole = [state[parameter] for parameter in self.parameters]
         self._numbers = {key: _in_a_vector(whole, key) for key in NUMBERS}
+        # These two change in every step; their vectors are rows of one tensor.
+        self._learned = torch.stack([self._numbers[key] for key in ("log_step", "weight_sum")])
+        for key, row in zip(("log_step", "weight_sum"), self._learned, strict=True):
+            self._numbers[key] = row
+            for own, number in zip(whole, row.unbind(), strict=True):
+                own[key] = number
         self._states = [local_state(own) for own in whole]
+        lags = [state["lag"] for state in self._states]
+        self._flat_lags = [s.view(-1) if s.is_contiguous() else None for s in lags]
         self._shards = Shards(self.parameters[0])
         self._groups = [groups[block] for block, _ in members]
         self._blocks = [block for block, _ in members]
@@ -85,17 +93,20 @@ class Together:
         """Take the gradients that are there, and find how long they are and where they point."""
         found = [local_gradient(p) if self._shards else p.grad for p in self.parameters]
         self._live = [i for i, gradient in enumerate(found) if gradient is not None]
-        there = [g.detach() for g in found if g is not None]
+        there = [g for g in found if g is not None]
         self._gradients = [g if g.dtype == self._dtype else g.to(self._dtype) for g in there]
-        lags = [self._states[i]["lag"] for i in self._live]
-        dots = [
-            *map(dot, self._gradients, lags),
-            *map(dot, self._gradients, self._gradients),
-            *map(dot, lags, lags),
-        ]
+        dots: list[Tensor] = []
+        for g, i in zip(self._gradients, self._live, strict=True):
+            s = self._flat_lags[i]
+            if s is not None and g.is_contiguous():
+                flat = g.view(-1)
+                dots += (torch.dot(flat, s), torch.dot(flat, flat), torch.dot(s, s))
+            else:
+                s = self._states[i]["lag"]
+                dots += ((g * s).sum(), (g * g).sum(), (s * s).sum())
         like = self._numbers["scale"]
         looked = self._shards.sum(torch.stack(dots)) if dots else like.new_zeros(0)
-        self._looked = looked.view(3, -1)
+        self._looked = looked.view(-1, 3).T
 
     def are_fine(self) -> Tensor | bool:
         """Whether all gradients and their squares are finite; a tensor where nobody looks."""
@@ -121,7 +132,9 @@ class Together:
             fine: one bool on a device, at which nobody looks here: whether to change anything;
                 None where that is known.
         """
-        live, self.moved = self._live, [self.parameters[i] for i in self._live]
+        live = self._live
+        is_whole = len(live) == len(self.parameters)
+        self.moved = self.parameters if is_whole else [self.parameters[i] for i in live]
         if not live:
             return
         if fine is not None:
@@ -159,11 +172,12 @@ class Together:
             host["log_step"][i], host["weight_sum"][i] = own.log_step, own.weight_sum
             host["eta"][i] = own.eta
             found.append(own)
-        for key in ("step", "log_step", "weight_sum"):
-            vector = self._numbers[key]
-            vector.copy_(torch.tensor(host[key], dtype=vector.dtype, device=self.device))
-            # As they are in the state, so that who goes on from a checkpoint has the same numbers.
-            host[key] = vector.tolist()
+        self._numbers["step"].copy_(torch.tensor(host["step"], device=self.device))
+        learned = [host["log_step"], host["weight_sum"]]
+        both = torch.tensor(learned, dtype=self._dtype, device=self.device)
+        self._learned.copy_(both)
+        # As they are in the state, so that who goes on from a checkpoint has the same numbers.
+        host["log_step"], host["weight_sum"] = both.tolist()
         return [own.eta for own in found], [own.weight for own in found]
 
     def _learn_late(self, fine: Tensor | None) -> tuple[list[Tensor], list[Tensor]]:
@@ -347,13 +361,6 @@ class Together:
             if self._is_late
             else torch.tensor(self._host["eta"][i], device=self.device)
         )
-
-
-def dot(one: Tensor, other: Tensor) -> Tensor:
-    """The sum of the products of all elements."""
-    if one.is_contiguous() and other.is_contiguous():
-        return torch.dot(one.view(-1), other.view(-1))
-    return (one * other).sum()
 
 
 def _in_a_vector(states: list[dict[str, Tensor]], key: str) -> Tensor:
