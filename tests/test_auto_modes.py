@@ -352,7 +352,34 @@ def test_a_model_does_not_keep_its_optimizer_alive() -> None:
     assert model is not None
 
 
-# Compiled and wrapped models.
+# Compiled, transformed and wrapped models.
+
+
+def test_the_mode_may_change_within_a_transform() -> None:
+    model, optimizer, x = start()
+    y = weights(model)
+    inputs = INPUTS[0]
+    expected = torch.func.functional_call(mlp(), x, inputs)
+
+    def total(z: Tensor) -> Any:
+        return model(z).sum()
+
+    transforms: list[Callable[[], Any]] = [
+        lambda: torch.func.grad(total)(inputs),
+        lambda: torch.vmap(model)(INPUTS),
+        lambda: torch.func.hessian(total)(inputs),
+        lambda: torch.func.jvp(model, (inputs,), (inputs,)),
+    ]
+    for _ in range(2):
+        for transform in transforms:
+            model.eval()
+            transform()
+            assert_holds(weights(model), x)
+            torch.testing.assert_close(model(inputs), expected)
+            model.train()
+            transform()
+            assert_same(weights(model), y)
+    assert optimizer.passes == (12, 12)
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")

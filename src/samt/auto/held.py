@@ -230,6 +230,8 @@ def _square(own: Tensor) -> Tensor:
 def _plainly() -> ExitStack:
     """Write into parameters plainly, wherever a forward pass happens to be."""
     contexts = ExitStack()
-    for context in (torch.inference_mode(False), torch.no_grad(), torch._C._DisableFuncTorch()):
-        contexts.enter_context(context)
+    # One after the other: the last of them takes effect when it is made.
+    contexts.enter_context(torch.inference_mode(False))
+    contexts.enter_context(torch.no_grad())
+    contexts.enter_context(torch._C._DisableFuncTorch())
     return contexts
