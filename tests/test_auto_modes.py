@@ -355,6 +355,7 @@ def test_a_model_does_not_keep_its_optimizer_alive() -> None:
 # Compiled, transformed and wrapped models.
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # within torch.func
 def test_the_mode_may_change_within_a_transform() -> None:
     model, optimizer, x = start()
     y = weights(model)
