@@ -188,7 +188,7 @@ class Together:
         cosine = (dots / size).clamp_(-1, 1)
         cosine.masked_fill_(~(size > 0) | cosine.isnan(), 0)
         is_whole = len(self._live) == len(self.parameters)
-        where = None if is_whole else torch.tensor(self._live, device=self.device)
+        where = None if is_whole else _sent(self._live, torch.int64, self.device)
         rates, learns = self._rates()
         vectors = (
             *(numbers["step"], numbers["log_step"], numbers["weight_sum"]),
@@ -221,9 +221,10 @@ class Together:
         if any(isinstance(rate, Tensor) for rate in rates):
             on_device = [torch.as_tensor(r, dtype=like.dtype, device=like.device) for r in rates]
             of_rates = torch.stack([rate.reshape(()) for rate in on_device])
-            return of_rates / self._root, like.new_tensor(learns)
+            return of_rates / self._root, _sent(learns, self._dtype, self.device)
         if self._rates_of is None or self._rates_of[0] != [rates, learns]:
-            both = like.new_tensor([[rate / self._root for rate in rates], learns])
+            numbers = [[rate / self._root for rate in rates], learns]
+            both = _sent(numbers, self._dtype, self.device)
             self._rates_of = [rates, learns], both
         return self._rates_of[1][0], self._rates_of[1][1]
 
@@ -286,7 +287,7 @@ class Together:
             new[i] = own[i]
         self._wanted_betas = wanted if new == own else []
         if new != before:
-            self._numbers["beta"].copy_(torch.tensor(new, dtype=self._dtype, device=self.device))
+            self._numbers["beta"].copy_(_sent(new, self._dtype, self.device))
             self._host["beta"] = new
         return before
 
@@ -369,6 +370,11 @@ def _in_a_vector(states: list[dict[str, Tensor]], key: str) -> Tensor:
     for state, own in zip(states, whole.unbind(), strict=True):
         state[key] = own
     return whole
+
+
+def _sent(values: list[Any], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Numbers of the host in a tensor on a device, without waiting for what the device does."""
+    return torch.tensor(values, dtype=dtype, device="cpu").to(device, non_blocking=True)
 
 
 def _without_faults(gradients: list[Tensor], fine: Tensor) -> list[Tensor]:
