@@ -17,7 +17,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)  ## SAMT, SGD and Adam side by side on real images: a table and a picture
 	$(BIN)/samt compare --data digits --epochs 40 --threads 1 --run-dir runs/demo --overwrite \
-		auto-samt auto-samt:annealed=true samt sgd sgd:lr=0.3 adam
+		auto-samt samt sgd sgd:lr=0.3 adam
 
 test: $(STAMP)  ## the whole test suite
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
@@ -35,7 +35,7 @@ paper: $(STAMP)  ## the page of measured beside published numbers, from the resu
 	$(BIN)/samt report docs/paper/results -o docs/paper --no-figures
 
 suite: $(STAMP)  ## the tables of docs/how-to-choose.md, from the results that are kept
-	for of in "AutoSAMT" "AutoSAMT told"; do $(BIN)/samt results standing "suite-*" --of "$$of" \
+	for of in "AutoSAMT"; do $(BIN)/samt results standing "suite-*" --of "$$of" \
 		--results docs/suite/results --into docs/how-to-choose.md || exit 1; done
 	$(BIN)/samt results dependence initial-step --results docs/suite/results --into docs/how-to-choose.md
 

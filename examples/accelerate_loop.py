@@ -32,7 +32,7 @@ def run(folder: str, epochs: range, save_after: int | None = None) -> nn.Module:
     loader = DataLoader(TensorDataset(inputs, labels), batch_size=32)
     model: nn.Module = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
     # One step for every four batches; and 44 batches an epoch.
-    optimizer: torch.optim.Optimizer = samt.AutoSAMT(samt.blocks(model), total_steps=EPOCHS * 11)
+    optimizer: torch.optim.Optimizer = samt.AutoSAMT(model)
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     if epochs.start:
         accelerator.load_state(folder)

@@ -24,7 +24,7 @@ def data() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def main() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
-    optimizer = samt.AutoSAMT(samt.blocks(model))
+    optimizer = samt.AutoSAMT(model)
     compiled = cast(nn.Module, torch.compile(model))
     inputs, labels, test_inputs, test_labels = data()
     for _ in range(EPOCHS):

@@ -45,7 +45,7 @@ def build(folder: str, seed: int) -> tuple[Trainer, GPT2LMHeadModel]:
         report_to="none",
         disable_tqdm=True,
     )
-    optimizer = samt.AutoSAMT(samt.blocks(model), total_steps=STEPS)
+    optimizer = samt.AutoSAMT(model)
     trainer = Trainer(model, arguments, train_dataset=Sequences(), optimizers=(optimizer, None))
     trainer.add_callback(StepSizes(trainer))
     return trainer, model

@@ -32,8 +32,7 @@ class Classifier(lightning.LightningModule):
         self.log("accuracy", (self.model(inputs).argmax(1) == labels).float().mean())
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        steps = int(self.trainer.estimated_stepping_batches)
-        return samt.AutoSAMT(samt.blocks(self), total_steps=steps)
+        return samt.AutoSAMT(self)
 
 
 def loaders() -> tuple[DataLoader[Any], DataLoader[Any]]:

@@ -24,7 +24,7 @@ def data() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def build(seed: int) -> tuple[nn.Module, torch.optim.Optimizer]:
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
-    return model, samt.AutoSAMT(samt.blocks(model), total_steps=EPOCHS * BATCHES)
+    return model, samt.AutoSAMT(model)
 
 
 def train(model: nn.Module, optimizer: torch.optim.Optimizer, first: int, last: int) -> None:
@@ -53,6 +53,9 @@ def main() -> None:
     train(resumed, optimizer, EPOCHS // 2, EPOCHS)
 
     _, _, inputs, labels = data()
+    model.eval()  # from here on the model holds the average of its weights
+    resumed.eval()
+    resumed(inputs)
     print(f"test accuracy: {(model(inputs).argmax(1) == labels).float().mean():.3f}")
     pairs = zip(model.parameters(), resumed.parameters(), strict=True)
     print(f"same weights after resuming: {all(torch.equal(a, b) for a, b in pairs)}")

@@ -23,11 +23,11 @@ def data() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def main() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(64, 64), nn.BatchNorm1d(64), nn.ReLU(), nn.Linear(64, 10))
-    optimizer = samt.AutoSAMT(samt.blocks(model))
+    optimizer = samt.AutoSAMT(model)
     ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.99), use_buffers=True)
     swa = AveragedModel(model)
-    # `lr` is 0.1 unless it was given: half of it is half of the step.
-    scheduler = SWALR(optimizer, swa_lr=0.05, anneal_epochs=2)
+    # `lr` is a factor, 1 unless it was given: half of it is half of the step.
+    scheduler = SWALR(optimizer, swa_lr=0.5, anneal_epochs=2)
     inputs, labels, test_inputs, test_labels = data()
     for epoch in range(EPOCHS):
         for batch in torch.randperm(1400).split(64):

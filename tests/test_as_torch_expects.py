@@ -28,14 +28,13 @@ from .support.models import mlp
 
 LOSS = nn.functional.cross_entropy
 Make = Callable[..., Optimizer]
-OFTEN: dict[str, Any] = {"total_steps": 24, "meta_every": 3}
 TURNS: dict[str, Any] = {"meta_batch": "next", "order": "cyclic", "step_size": "row"}
 
 
 def make(kind: str, params: Any, **options: Any) -> Optimizer:
     """The optimizer in a mode that takes `loss.backward(); optimizer.step()`."""
     of: dict[str, tuple[Make, dict[str, Any]]] = {
-        "auto-samt": (samt.AutoSAMT, OFTEN),
+        "auto-samt": (samt.AutoSAMT, {}),
         "samt": (samt.SAMT, TURNS),
         "sgd-hd": (SGDHD, {"hypergrad_lr": 1e-3, "momentum": 0.8}),
         "nesterov-hd": (SGDNesterovHD, {"hypergrad_lr": 1e-3}),

@@ -22,7 +22,7 @@ from .support.between_steps import KINDS, LOSS, data, every_kind, network, ours,
 from .support.comparisons import assert_same
 
 # Their state has tensors that are as large as the parameter, or as its rows.
-SHAPED = ["samt, row, ball", "samt, next"]
+SHAPED = ["auto-samt", "samt, row, ball", "samt, next"]
 
 
 def replace(optimizer: Optimizer, group: int, index: int, new: nn.Parameter) -> None:

@@ -23,7 +23,7 @@ from samt.baselines import AdamHD
 from .support.batches import batch
 from .support.models import MODELS
 from .support.processes import World
-from .support.ranks import LOSS, OFTEN, part
+from .support.ranks import LOSS, part
 
 pytestmark = [
     pytest.mark.skipif(not dist.is_available(), reason="needs torch.distributed"),
@@ -33,7 +33,7 @@ pytestmark = [
 ]
 Run = tuple[nn.Module, Optimizer]
 KINDS: dict[str, tuple[Callable[..., Optimizer], dict[str, Any]]] = {
-    "auto-samt": (samt.AutoSAMT, OFTEN),
+    "auto-samt": (samt.AutoSAMT, {}),
     "samt": (samt.SAMT, {"meta_batch": "next", "order": "cyclic", "step_size": "row"}),
     "samt, fixed": (samt.SAMT, {"parts": "fixed", "order": "cyclic"}),
     "adam-hd": (AdamHD, {}),

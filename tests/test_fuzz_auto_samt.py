@@ -7,7 +7,6 @@ from typing import Any
 
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize
-from torch import Tensor
 
 import samt
 from samt.reference import AutoReference
@@ -21,26 +20,18 @@ _BLOCK = {
     "betas": st.sampled_from([(0.9, 0.99), (0.0, 0.5), (0.5, 0.0)]),
     "eps": st.sampled_from([1e-8, 1e-3]),
     "weight_decay": st.sampled_from([0.0, 0.5]),
-    "meta_lr": st.sampled_from([0, 0.25, 2.0]),
-    "seed": st.integers(0, 2**40),
+    "learning": st.booleans(),
 }
-_WHOLE = {**_BLOCK, "projection": st.sampled_from(["tanh", "sigmoid"])}
 
 
 class AutoSAMTMachine(OneEvaluationMachine):
     """A training with AutoSAMT."""
 
+    not_negative = ("lr", "weight_decay", "eps")
+
     @initialize(
         **CHOICES,
-        options=st.fixed_dictionaries(
-            # So that gradients at the average come soon.
-            {
-                "total_steps": st.sampled_from([9, 16]),
-                "meta_every": st.sampled_from([2, 3]),
-                "eta_hidden": st.sampled_from([1, 5]),
-            },
-            optional=_WHOLE,
-        ),
+        options=st.fixed_dictionaries({}, optional=_BLOCK),
         of_groups=st.lists(st.fixed_dictionaries({}, optional=_BLOCK), max_size=3),
     )
     def start(self, **choices: Any) -> None:
@@ -63,15 +54,14 @@ class AutoSAMTMachine(OneEvaluationMachine):
         held = [p for group in self.optimizer.param_groups for p in group["params"]]
         return self.style is None and not (held and all(p.requires_grad for p in held))
 
-    def held_by_oracle(self) -> dict[str, Tensor]:
-        """The oracle holds the average where the next gradient is taken there."""
-        held: dict[str, Tensor] = self.oracle.parameters
-        return held
-
     def agree(self) -> None:
         super().agree()
         for group in self.optimizer.param_groups:
             for name, parameter in zip(group["param_names"], group["params"], strict=True):
+                # Of gradients that are rounding errors, such as that of a bias before a batch
+                # norm, not even the sign agrees.
+                if name not in self.oracle.scale or self.oracle.v[name].sum() < 1e-20:
+                    continue
                 state = self.optimizer.state[parameter]
                 for key, value in self.oracle.state(name).items():
                     assert_close(state[key], value, f"{key} of {name}")

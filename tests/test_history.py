@@ -27,9 +27,7 @@ LOSS = nn.functional.cross_entropy
 STEPS = 12
 
 
-@pytest.fixture(
-    params=[("auto-samt", {"total_steps": STEPS, "meta_every": 2}), ("samt", {"step_size": "row"})]
-)
+@pytest.fixture(params=[("auto-samt", {}), ("samt", {"step_size": "row"})])
 def history(request: pytest.FixtureRequest) -> samt.History:
     """The history of a short training that changes the step sizes."""
     kind, options = request.param

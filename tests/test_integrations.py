@@ -26,7 +26,7 @@ STEPS, EVERY = 12, 4
 KINDS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "auto-samt": (
         samt.AutoSAMT,
-        {"total_steps": STEPS, "meta_every": 3},
+        {},
     ),
     "samt": (samt.SAMT, {"meta_batch": "next", "order": "cyclic", "meta_lr": 1.0}),
 }

@@ -17,15 +17,13 @@ import samt
 from samt.baselines import SGDHD, AdamHD, Dante, SGDNesterovHD
 from samt.errors import NonFiniteLossError, SAMTError
 
-from .support.accelerators import NobodyLooks, play_accelerator
 from .support.comparisons import assert_same
 
 LOSS = nn.functional.mse_loss
 Make = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 
 AUTO_SAMT: dict[str, Make] = {
-    "auto-samt": lambda blocks: samt.AutoSAMT(blocks, total_steps=24, meta_every=3),
-    "auto-samt, endless": samt.AutoSAMT,
+    "auto-samt": samt.AutoSAMT,
 }
 ALTERNATING: dict[str, Make] = {
     "samt": samt.SAMT,
@@ -165,9 +163,7 @@ def test_a_finite_loss_with_a_gradient_that_is_not_changes_nothing(name: str) ->
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-@pytest.mark.parametrize(
-    "name", [*AUTO_SAMT, *(n for n in ALTERNATING if n not in ("fixed", "dante"))]
-)
+@pytest.mark.parametrize("name", [n for n in ALTERNATING if n not in ("fixed", "dante")])
 def test_a_poisoned_eta_model_moves_no_weight(name: str, bad: float) -> None:
     model = network()
     optimizer = ALL[name](samt.blocks(model))
@@ -175,7 +171,7 @@ def test_a_poisoned_eta_model_moves_no_weight(name: str, bad: float) -> None:
         step(model, optimizer, data(number))
     block = optimizer.param_groups[2]
     optimizer.state[block["params"][0]]["eta_model"][-1] = bad
-    for number in range(2, 545 if name == "auto-samt, endless" else 20):
+    for number in range(2, 20):
         before = copy.deepcopy(model.state_dict())
         try:
             step(model, optimizer, data(number))
@@ -255,12 +251,12 @@ def test_at_any_scale_hypergradient_descent_learns_from_finite_numbers_alone(
 def test_tiny_gradients_teach_no_huge_lesson() -> None:
     """The norms of the gradients underflow before the products do."""
     model = network()
-    optimizer = samt.AutoSAMT(samt.blocks(model), total_steps=24, meta_every=3)
+    optimizer = samt.AutoSAMT(samt.blocks(model))
     for number in range(18):
         scale = 1.0 if number < 8 else 1e-26
         step(model, optimizer, data(number), lambda o, t, s=scale: s * LOSS(o, t))
-    slopes = [abs(float(optimizer.state[p]["slope"])) for p in model.parameters()]
-    assert max(slopes) <= 1
+    assert all(p.isfinite().all() for p in model.parameters())
+    assert all(abs(float(state["log_step"])) < 6 for state in optimizer.state.values())
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -282,46 +278,6 @@ def test_a_batch_of_one_is_a_batch_and_an_empty_one_an_error(name: str, size: in
     with pytest.raises(NonFiniteLossError):
         optimizer.step(samt.closure(model, LOSS, *nothing))  # type: ignore[arg-type]
     assert_same(everything(model, optimizer), before)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("done", [0, 6, 7])
-def test_auto_samt_on_an_accelerator_waits_for_nothing_and_moves_nothing(
-    done: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The CPU plays the accelerator. What a later step names has moved no weight and no moment."""
-    play_accelerator(monkeypatch)
-    model = network(dtype)
-    optimizer = samt.AutoSAMT(samt.blocks(model), total_steps=24, meta_every=3)
-    plain = copy.deepcopy((model, optimizer))
-    for number in range(done):
-        batch = data(number, dtype=dtype)
-        plain_step(model, optimizer, batch)
-        play_accelerator(monkeypatch, False)
-        plain_step(*plain, batch)
-        play_accelerator(monkeypatch)
-    for p, other in zip(model.parameters(), plain[0].parameters(), strict=True):
-        torch.testing.assert_close((p, optimizer.state[p]), (other, plain[1].state[other]))
-    weights = {p: optimizer.state[p]["weights"] for p in model.parameters()}
-    held = [weights[p] if done == 6 else p for p in model.parameters()]
-    kept = ("step", "exp_avg", "exp_avg_sq", "eta_model", "slope")
-    states = [[optimizer.state[p][key] for key in kept] for p in model.parameters()]
-    before = copy.deepcopy((held, states))
-    inputs, targets = data(done, dtype=dtype)
-    optimizer.zero_grad()
-    LOSS(model(inputs), targets).backward()
-    gradient = model.get_parameter("2.weight").grad
-    assert gradient is not None
-    gradient[0, 0] = math.nan
-    with NobodyLooks():
-        optimizer.step()
-    for parameter, weight in zip(model.parameters(), before[0], strict=True):
-        assert torch.equal(parameter.to(weight.dtype), weight)
-    assert_same(states, before[1])
-    with pytest.raises(NonFiniteLossError, match=rf"was nan in block '2' at step {done}, which"):
-        plain_step(model, optimizer, data(done, dtype=dtype))
-    plain_step(model, optimizer, data(done, dtype=dtype))
-    assert all(p.isfinite().all() for p in model.parameters())
 
 
 def test_dante_does_not_normalise_a_gradient_whose_length_overflows_to_zero() -> None:

@@ -40,7 +40,7 @@ EDITS: dict[str, Any] = {
 def test_an_edited_option_that_is_wrong_is_refused_before_anything_moves(
     kind: str, name: str
 ) -> None:
-    for value in EDITS[name]:
+    for value in EDITS[name] if kind != "auto-samt" or name == "lr" else ():
         model, optimizer = start(kind)
         before = everything(model, optimizer)
         saved = optimizer.param_groups[1][name]
@@ -54,6 +54,8 @@ def test_an_edited_option_that_is_wrong_is_refused_before_anything_moves(
 @ours
 def test_an_option_of_all_blocks_is_the_same_in_all_groups(kind: str) -> None:
     model, optimizer = start(kind)
+    if "replay" not in optimizer.param_groups[0]:
+        return  # AutoSAMT has no such option
     optimizer.param_groups[1]["replay"] = False
     with pytest.raises(OptionError, match="replay is one for all blocks"):
         steps(model, optimizer, 1)

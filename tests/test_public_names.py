@@ -31,8 +31,7 @@ def test_signatures_are_these() -> None:
         "max_grad_norm", "replay", "compile", "process_group", "seed",
     ]  # fmt: skip
     assert list(inspect.signature(samt.AutoSAMT).parameters) == [
-        "params", "lr", "total_steps", "betas", "eps", "weight_decay", "meta_every", "meta_lr",
-        "eta_hidden", "projection", "process_group", "seed",
+        "params", "lr", "betas", "eps", "weight_decay", "learning", "process_group",
     ]  # fmt: skip
     step = inspect.signature(samt.SAMT.step)
     assert list(step.parameters) == ["self", "closure", "meta_closure"]

@@ -22,7 +22,7 @@ from .support.batches import batch
 from .support.comparisons import assert_same
 from .support.models import mlp
 from .support.processes import World
-from .support.ranks import LOSS, OFTEN, part
+from .support.ranks import LOSS, part
 
 pytestmark = [
     pytest.mark.skipif(not (dist.is_available() and dist.is_gloo_available()), reason="needs gloo"),
@@ -91,11 +91,11 @@ def trained(
     model = sharded(size, mesh_of)
     frozen = model.get_parameter("2.bias")
     frozen.requires_grad_(False)
-    optimizer = samt.AutoSAMT(samt.blocks(model, partition), **{**OFTEN, **options})
+    optimizer = samt.AutoSAMT(samt.blocks(model, partition), **options)
     history = samt.History(optimizer)
     place = (rank // 2, size // 2) if mesh_of == "tensor parallel" and size > 1 else (rank, size)
     train((model, optimizer), range(STEPS), *place)
-    assert len(history.rows) == STEPS * 6
+    assert len(history.rows) == STEPS * 5
     parts = [getattr(p, "to_local", lambda p=p: p)().numel() for p in model.parameters()]
     assert all(p.grad is not None for p in model.parameters() if p is not frozen)
     return *outcome((model, optimizer)), parts
@@ -105,7 +105,7 @@ def trained(
 @pytest.mark.parametrize("mesh_of", ["one", "copied", "tensor parallel"])
 @pytest.mark.parametrize(
     ("partition", "options"),
-    [(None, {}), (1, {"weight_decay": 0.3, "projection": "sigmoid", "meta_lr": 2.0})],
+    [(None, {}), (1, {"weight_decay": 0.3, "betas": (0.8, 0.9)})],
     ids=str,
 )
 def test_it_is_as_one_process_on_the_joined_batch(
@@ -125,14 +125,14 @@ def test_it_is_as_one_process_on_the_joined_batch(
 
 
 def resumed(rank: int, size: int, folder: str, stop: int) -> None:
-    run: Run = (model := sharded(size), samt.AutoSAMT(samt.blocks(model), **OFTEN))
+    run: Run = (model := sharded(size), samt.AutoSAMT(samt.blocks(model)))
     train(run, range(stop), rank, size)
     weights, state = get_state_dict(*run)
     save({"model": weights, "optimizer": state}, checkpoint_id=folder)
     train(run, range(stop, STEPS), rank, size)
     again: Run = (
         model := sharded(size, seed=1),
-        samt.AutoSAMT(samt.blocks(model), seed=9, **OFTEN),
+        samt.AutoSAMT(samt.blocks(model)),
     )
     weights, state = get_state_dict(*again)
     states: dict[str, Any] = {"model": weights, "optimizer": state}
@@ -152,7 +152,7 @@ def test_a_distributed_checkpoint_goes_on_bit_for_bit(
 
 def scaled(rank: int, size: int) -> dict[str, Tensor]:
     model = sharded(size)
-    optimizer = samt.AutoSAMT(samt.blocks(model), **OFTEN)
+    optimizer = samt.AutoSAMT(samt.blocks(model))
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12, growth_interval=4)
     for step in range(STEPS):
         for overflows in (True, False) if step in (2, 9) and size > 1 else (False,):
@@ -173,6 +173,34 @@ def test_scaled_and_clipped_gradients(world: World) -> None:
     for weights in outcomes[1:]:
         assert_same(weights, outcomes[0])
     torch.testing.assert_close(outcomes[0], scaled(0, 1), rtol=1e-8, atol=1e-10)
+
+
+def evaluated(rank: int, size: int, evaluates: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The weights that are trained and those that are evaluated."""
+    model = sharded(size)
+    optimizer = samt.AutoSAMT(model)
+    run = model, optimizer
+    train(run, range(9), rank, size)
+    if evaluates:
+        inputs = batch("mlp", 99, 16)[0]
+        for _ in range(2):  # the layers that keep their gathered weights must let go of them
+            model.eval()
+            with torch.no_grad():
+                outputs = model(inputs)
+            shown = {name: whole(value) for name, value in model.state_dict().items()}
+            plain = torch.func.functional_call(mlp(), shown, inputs)
+            torch.testing.assert_close(outputs, plain, rtol=1e-9, atol=1e-12)
+            model.train()
+            model(inputs).sum().backward()
+    train(run, range(9, STEPS), rank, size)
+    trained = outcome(run)[0]
+    return trained, {name: whole(value).clone() for name, value in model.state_dict().items()}
+
+
+def test_a_sharded_model_is_evaluated_at_the_average(world: World) -> None:
+    for weights, average in world.run(evaluated, True):
+        for found, expected in zip((weights, average), evaluated(0, 1, False), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-10)
 
 
 def refusals(rank: int, size: int) -> None:

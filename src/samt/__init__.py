@@ -2,7 +2,7 @@
 
 `AutoSAMT` needs nothing chosen; `SAMT` is the published method.
 
-    optimizer = samt.AutoSAMT(samt.blocks(model))
+    optimizer = samt.AutoSAMT(model)
     for inputs, targets in loader:
         optimizer.zero_grad()
         loss_fn(model(inputs), targets).backward()

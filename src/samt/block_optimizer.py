@@ -76,6 +76,7 @@ class BlockOptimizer(torch.optim.Optimizer):
     structural: ClassVar[tuple[str, ...]] = ()  # after their change `_build` is called again
     mark: ClassVar[str]  # an option by which the groups of this optimizer are known
     notes: ClassVar[tuple[str, ...]] = ("calls",)  # what a group keeps beside its options
+    temporary: ClassVar[tuple[str, ...]] = ()  # keys of a state that come and go
     history: History | None
 
     def __init__(
@@ -290,7 +291,7 @@ class BlockOptimizer(torch.optim.Optimizer):
             CheckpointMismatchError: it belongs to other parameters or to other options.
         """
         self._sync()
-        checkpoint.load(self, super().load_state_dict, state_dict, self.mark)
+        checkpoint.load(self, super().load_state_dict, state_dict, self.mark, self.temporary)
         self._forget()
         self._sync()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -34,6 +34,7 @@ def load(
     torch_load: Callable[[dict[str, Any]], None],
     state_dict: dict[str, Any],
     mark: str,
+    temporary: Collection[str] = (),
 ) -> None:
     """Load in torch's way, then copy the tensors once more in their own precision.
 
@@ -46,6 +47,8 @@ def load(
         torch_load: `torch.optim.Optimizer.load_state_dict`, bound to the optimizer.
         state_dict: what to load.
         mark: an option that the optimizer's groups have, and those of other optimizers have not.
+        temporary: the keys that a parameter's state has at some times and not at others (default:
+            none).
 
     Raises:
         CheckpointMismatchError: the state dict belongs to other parameters or other options.
@@ -55,7 +58,7 @@ def load(
     matched: dict[str, Any] = {}
 
     def match(_: Any, loaded: dict[str, Any]) -> dict[str, Any]:
-        matched.update(_matched(optimizer, loaded, mark))
+        matched.update(_matched(optimizer, loaded, mark, temporary))
         return matched
 
     def copy_exactly(_: Any) -> None:
@@ -88,7 +91,9 @@ def load(
             hook.remove()
 
 
-def _matched(optimizer: Optimizer, state_dict: dict[str, Any], mark: str) -> dict[str, Any]:
+def _matched(
+    optimizer: Optimizer, state_dict: dict[str, Any], mark: str, temporary: Collection[str]
+) -> dict[str, Any]:
     """The saved groups and their parameters in the optimizer's order, checked."""
     refuse_other_optimizer(optimizer, state_dict, (mark,))
     saved, groups = state_dict["param_groups"], optimizer.param_groups
@@ -104,7 +109,7 @@ def _matched(optimizer: Optimizer, state_dict: dict[str, Any], mark: str) -> dic
             own = optimizer.state.get(parameter)
             has_own |= bool(own)
             if own and states.get(index):  # it has none of a parameter that was frozen there
-                _check_tensors(group, own, states[index])
+                _check_tensors(group, own, states[index], temporary)
     if has_own and not any(states.values()):
         raise CheckpointMismatchError(
             "the state dict has no state: give what optimizer.state_dict() returned, whole"
@@ -219,8 +224,13 @@ def _titles(groups: Sequence[dict[str, Any]]) -> str:
     return listed(str(group.get("name", index)) for index, group in enumerate(groups))
 
 
-def _check_tensors(group: dict[str, Any], own: dict[str, Any], saved: dict[str, Any]) -> None:
-    own_shapes, saved_shapes = _shapes(own), _shapes(saved)
+def _check_tensors(
+    group: dict[str, Any], own: dict[str, Any], saved: dict[str, Any], temporary: Collection[str]
+) -> None:
+    own_shapes, saved_shapes = (
+        {key: shape for key, shape in _shapes(state).items() if key not in temporary}
+        for state in (own, saved)
+    )
     if own_shapes != saved_shapes:
         differing = sorted(
             key

@@ -109,16 +109,11 @@ SAMT_OPTIONS: Options = {
     "seed": SEED,
 }
 AUTO_SAMT_OPTIONS: Options = {
-    "lr": Option("a finite number above 0", lambda v: _is_rate(v) and float(v) > 0),
-    "total_steps": Option("None or a whole number, 1 or more", lambda v: v is None or is_count(v)),
+    "lr": RATE,
     "betas": BETAS,
     "eps": POSITIVE,
     "weight_decay": NOT_NEGATIVE,
-    "meta_every": Option("a whole number, 2 or more", lambda v: is_count(v) and v >= 2),
-    "meta_lr": NOT_NEGATIVE,
-    "eta_hidden": COUNT,
-    "projection": word(*PROJECTIONS),
-    "seed": SEED,
+    "learning": FLAG,
 }
 DANTE_OPTIONS: Options = {
     "lr": RATE,

@@ -198,6 +198,7 @@ def _valid(method: str, option: str) -> list[str]:
 VALID = {
     method: {option: _valid(method, option) for option in options}
     for method, options in METHOD_OPTIONS.items()
+    if options
 }
 
 

@@ -116,9 +116,10 @@ BAD_WORDS = [
     ("train --data digit", "did you mean 'digits'"),
     ("train --data mnist", "--data-dir"),
     ("train --data mnist --data-dir {tmp}", "https://"),
-    ("train --lr -1", "lr=-1"),
-    ("train --lr nan", "lr=nan"),
-    ("train --meta-lr -1", "meta_lr=-1"),
+    ("train --optimizer sgd --lr -1", "lr=-1"),
+    ("train --optimizer sgd --lr nan", "lr=nan"),
+    ("train --lr 0.1", "method 'auto-samt' has no options"),
+    ("train --optimizer samt --meta-lr -1", "meta_lr=-1"),
     ("train --step-sise row", "--step-size"),
     ("train --optimizer samt --step-size rows", "did you mean 'row'"),
     ("train --optimizer sgdd", "did you mean 'sgd'"),
@@ -130,7 +131,7 @@ BAD_WORDS = [
     ("train --optimizer dladmm --dropout 0.1", "--dropout 0"),
     ("train --optimizer dladmm:rho=0", "rho must be"),
     ("compare sgd dladmm:lr=1", "no option 'lr'"),
-    ("train --blocks 7", "from 1 to 2"),
+    ("train --optimizer samt --blocks 7", "from 1 to 2"),
     ("train --hidden 3,x", "512,512"),
     ("train --hidden 0", "widths of 1 or more"),
     ("train --epochs many", "--epochs"),
@@ -160,7 +161,8 @@ def test_a_mistake_is_one_line_and_code_2(
 
 
 def test_a_mistake_in_a_process_of_its_own(tmp_path: Path) -> None:
-    samt_process("train", "--lr", "nan", cwd=tmp_path).is_user_error("lr=nan")
+    command = ("train", "--optimizer", "sgd", "--lr", "nan")
+    samt_process(*command, cwd=tmp_path).is_user_error("lr=nan")
 
 
 def test_damaged_data_is_one_line(samt_here: Samt, tmp_path: Path) -> None:
@@ -240,7 +242,7 @@ class TestRunFolder:
 
     def test_the_checkpoint_of_another_run_is_refused(self, train: Samt, tmp_path: Path) -> None:
         other = (tmp_path / "run" / "checkpoint.pt").read_bytes()
-        assert train("--overwrite", "--lr", "0.4").code == 0
+        assert train("--overwrite", "--optimizer", "sgd", "--lr", "0.4").code == 0
         (tmp_path / "run" / "checkpoint.pt").write_bytes(other)
         train("--resume").is_user_error("another run", "lr (0.2, not 0.4)")
 

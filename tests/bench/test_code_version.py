@@ -80,7 +80,8 @@ CONTAINED = {
     "samt": {*ALTERNATING, "alternating/samt.py", "alternating/compiled.py"},
     "auto-samt": {
         *BLOCKS,
-        *("auto/auto_samt.py", "auto/step_sizes.py", "auto/adam_step.py", "auto/finite.py"),
+        *("auto/auto_samt.py", "auto/gradients.py", "auto/held.py", "auto/modes.py"),
+        *("auto/state.py", "auto/step.py", "auto/together.py"),
     },
     "dante": {*ALTERNATING, "baselines/dante.py"},
     **dict.fromkeys(HD, RATES),
@@ -115,7 +116,6 @@ ELSEWHERE = {
 }
 EXTRA = {
     "samt": "meta_batch=fresh,order=random,step_size=element,radius=1,relative=true",
-    "auto-samt": "blocks=1,weight_decay=0.1,meta_every=2",
     "sgd": "schedule=cosine",
     "sgd-hd": "blocks=none,momentum=0.9",
     "dante": "fresh_batches=true",

@@ -99,36 +99,6 @@ def test_every_field(tmp_path: Path) -> None:
     assert (samt.budget, sgd.budget) == (Budget(epochs=3), None)
 
 
-@pytest.mark.parametrize(
-    ("rest", "is_refused"),
-    [
-        ("budget: {passes: 10}\nmethods: ['auto-samt:annealed=true']", True),
-        ("budget: {seconds: 10}\nmethods: [{method: auto-samt, tune: {annealed: [true]}}]", True),
-        (
-            "budget: {epochs: 1}\ntuning: {budget: {passes: 9}}\n"
-            "methods: [{method: auto-samt, tune: {annealed: [false, true]}}]",
-            True,
-        ),
-        (
-            "budget: {passes: 10}\n"
-            "methods: [{method: 'auto-samt:annealed=true', budget: {epochs: 1}}, auto-samt]",
-            False,
-        ),
-        ("budget: {passes: 10}\nmethods: ['sgd:schedule=cosine']", False),
-    ],
-)
-def test_who_is_told_the_steps_needs_to_know_them(
-    tmp_path: Path, rest: str, is_refused: bool
-) -> None:
-    text = f"name: told\ndata: digits\n{rest}\n"
-    if is_refused:
-        message = refused(tmp_path, text)
-        assert "line " in message
-        assert "give it a budget of epochs" in message
-    else:
-        load(tmp_path, text)
-
-
 def test_what_is_not_written_has_a_default(tmp_path: Path) -> None:
     found = load(tmp_path, SMALL)
     assert (found.title, found.model, found.width, found.seeds) == ("", ["mlp"], [[300]], [0])
@@ -402,7 +372,7 @@ def test_the_suite_is_well_formed() -> None:
         }
         assert one.tuning.budget is None  # as long as what is judged
     [sensitivity] = load_experiments(steps)
-    assert [len(list(method.variants())) for method in sensitivity.methods] == [9, 9, 9, 9]
+    assert [len(list(method.variants())) for method in sensitivity.methods] == [9, 9, 9]
     assert load_experiments(problems, "smoke")
     assert load_experiments(steps, "smoke")
 

@@ -52,7 +52,7 @@ METHODS = [
     "samt:meta_batch=next,order=cyclic",
     "samt:meta_batch=fresh,radius=2",
     "samt:meta_batch=same,blocks=1,weight_decay=0.01,max_grad_norm=1",
-    "auto-samt",  # annealed, what a step is depends on how many there will be
+    "auto-samt",
     "sgd:momentum=0.9",
     "adam",
     "sgd-hd:lr=0.01,momentum=0.9,rule=multiplicative",

@@ -16,6 +16,7 @@ LOSS = nn.functional.cross_entropy
 Make = Callable[[Any], Any]
 KINDS: dict[str, Make] = {
     "adamw": lambda groups: torch.optim.AdamW(groups, 1e-2),
+    "auto-samt": samt.AutoSAMT,
     "samt": samt.SAMT,
     "samt, row, ball": lambda groups: samt.SAMT(groups, step_size="row", radius=10.0),
     "samt, next": lambda groups: samt.SAMT(groups, step_size="element", meta_batch="next"),

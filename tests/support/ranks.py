@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
 
 from .batches import Batch
 
 LOSS = nn.functional.cross_entropy
-# Options of AutoSAMT with which gradients at the average come soon.
-OFTEN: dict[str, Any] = {"total_steps": 20, "meta_every": 3}
 
 
 def part(data: Batch, rank: int, size: int) -> Batch:

@@ -1,15 +1,9 @@
-"""The variant of SAMT that needs no tuning: step sizes judged by where the running average goes.
-
-The literal method asks of each step how much it lowers the loss of samples that it has just seen,
-which rewards steps that are too large, or of the next ones, which rewards steps that are too
-small. Here the question is whether the average of the recent weights should have gone further in
-the direction in which it went. The average is where annealed weights end: it shows the progress
-that a step makes and not the noise that it adds.
-"""
+"""AutoSAMT, the optimizer that needs no tuning: step sizes learned from where the average goes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,145 +11,244 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import ParamsT
 
-from samt.auto.finite import FiniteNumbers, is_read_late
-from samt.auto.step_sizes import StepSizes, initial_state
+from samt.auto.gradients import average, of_closure
+from samt.auto.held import Held
+from samt.auto.modes import watch
+from samt.auto.state import TRAINING_WEIGHTS, complete_state
+from samt.auto.together import Together, is_read_late
 from samt.block_optimizer import BlockOptimizer, Group, Passes, never_compiled
-from samt.errors import NonFiniteLossError
+from samt.errors import CheckpointMismatchError, NonFiniteLossError
 from samt.history import summary
 from samt.options import AUTO_SAMT_OPTIONS, only
+from samt.partition import blocks, inner_model
+from samt.tensors.finite import refuse_unless_finite
 from samt.tensors.precision import own_precision
 from samt.tensors.refusals import refuse_sparse
-from samt.tensors.shards import Shards, local, local_state
+from samt.tensors.shards import Shards
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-_WARMUP_SHARE, _MOST_WARMUP, _WARMUP_STEPS = 0.02, 100, 20
-_QUIET_SHARE, _QUIET_STEPS = 0.25, 500
-_DECAY_STEPS = 600
-# The averages see every fifth and every twentieth step, so that they cost little; in steps they are
-# 20 and 100 long.
-_STRIDE, _SLOW_STRIDE = 5, 20
-_FAST, _SLOW = 1 - 0.95**_STRIDE, 1 - 0.99**_SLOW_STRIDE
+_CURE = "look for bad values in the batch"
+LOOK_EVERY = 50  # steps after which an accelerator is asked how many steps it has skipped
 
 
 class AutoSAMT(BlockOptimizer):
-    """The optimizer that needs no tuning: a normalised direction, and steps learned on the average.
+    """The optimizer that needs no tuning: it averages weights and learns a step for each tensor.
 
-    A block's direction d is that of Adam. Each of its tensors has a step size, made by its eta
-    model from the five statistics of d,
+    z walks along the normalised gradient, x is an average of z, and the gradient is taken at y
+    between the two. With g the gradient of a tensor, in its step k = 1, 2, …,
 
-        (α, η̃) = proj(φ([mean, variance, max, min, norm / √n](d)))
-        η = s · (α η⁰ + (1 − α) η̃),   s = 1/√(L · fan-in)
-        w ← w − a · η · d
+        v ← β₂ v + (1 − β₂) g²,   d = g / (√(v / (1 − β₂^k)) + ε)
+        z ← z − η (d + λ y),      η = lr · min(1, k/20) · 0.02 · scale · e^m
+        x ← (1 − c) x + c z,      c = w_k / (w_1 + … + w_k),  w_k = k² min(1, k/20)²
+        y = β x + (1 − β) z
 
-    with a the schedule and L the number of matrices: η̃ = 1 would move the output by as much as
-    it is in every step, were the layers independent. φ starts with α = 0.01 and η̃ = 0.12, so that
-    η⁰ is no more than a hint.
+    The scale is √3 times the root mean square of the tensor's first weights, over √L for L
+    matrices: the unit in which weights are stored changes nothing. A vector has the scale of the
+    matrix before it. m is what is learned: with x̄ ← 0.98 x̄ + 0.02 x, a slower average,
 
-    Every `meta_every`-th gradient h is taken at w̄, an exponential average of the weights: the
-    parameters hold w̄ after the step before, and w again after it. With ŵ a slower average,
-    ⟨h, w̄ − ŵ⟩ says whether the average should have gone further. It is the derivative of the
-    loss at the average with respect to log η, up to a factor, and φ takes a plain gradient step
-    on it, scaled by the norms of h and w̄ − ŵ over the block, wherever most of the last slopes
-    were negative: a step that is too small stays so, one that is too large is annealed. There is
-    no extra pass: `loss.backward(); optimizer.step()` is all, in any training loop.
+        m ← m − (0.02 + 0.3 e^(−k/60)) · cos(g, x − x̄)                 from k = 3 on
+
+    which is a step down the derivative of the loss with respect to log η, along the way that the
+    average took: where x should have gone further, steps become larger. No pass over the network
+    is made for it, and no number of steps is needed: averaging takes the place of annealing.
+
+    x is what one evaluates and saves. `AutoSAMT(model)` sees to that: in training mode the
+    parameters hold y, before the first forward pass in evaluation mode and in
+    `model.state_dict()` they come to hold x, and before the next pass in training mode y again.
+    Where there are parameters and no model, `eval()` and `train()` of the optimizer do that.
+    Whoever forgets them evaluates y, which is a little less accurate.
+
+    The state of a parameter is described in `samt.auto.state.complete_state`. A group has, beside
+    its options, `step_size`: the mean step size of its tensors in the last step.
 
     Args:
-        params: blocks, best made by `samt.blocks(model)`.
-        lr: initial step size η⁰. An LR scheduler that changes it scales the whole step; the
-            decay goes no further from then on.
-        total_steps: number of steps of the training; a then falls in a straight line to zero.
-            Without it a = 1 / (1 + k / 600) after k steps, which needs to know no end.
-        betas: of the averages of the gradient and of its square.
-        eps: added to the root of the latter.
-        weight_decay: decoupled: w ← (1 − a η weight_decay) w before each step.
-        meta_every: steps from one gradient at the average to the next.
-        meta_lr: step size of φ's own gradient descent; annealed with a.
-        eta_hidden: width of φ's two hidden layers.
-        projection: proj, `tanh`, that is (tanh x + 1)/2, or `sigmoid`.
-        process_group: of processes that hold the same model and see different samples: gradients
-            and a closure's loss are averaged over it, and they start with the weights of its
-            first process. A `DistributedDataParallel` or `fully_shard` model needs none: it has
-            averaged already.
-        seed: of the eta models' initial weights.
+        params: the model, best of all; or blocks, made by `samt.blocks(model)`; or any iterable
+            of parameters.
+        lr: a factor on every learned step (default 1.0); schedulers and groups change it.
+        betas: β, the weight of x in y, and β₂, the decay of v (default (0.9, 0.99)).
+        eps: ε, which is added to the root of v (default 1e-8).
+        weight_decay: λ, the decoupled weight decay (default 0). With a model it concerns
+            matrices alone, as `samt.blocks(model, decay=λ)` has them; otherwise, whatever the
+            groups hold.
+        learning: whether m is learned (default True).
+        process_group: the processes that hold the same model and see different samples (default
+            None): gradients and a closure's loss are averaged over them, and they start with the
+            weights of the first process. A `DistributedDataParallel` or `fully_shard` model needs
+            none: it has averaged already.
 
     Raises:
-        SAMTError: an option is wrong, or a gradient is sparse.
+        SAMTError: one of the errors in `samt.errors`; the message names the cure.
 
     Examples:
         >>> import samt, torch
         >>> model = torch.nn.Linear(3, 1)
-        >>> optimizer = samt.AutoSAMT(samt.blocks(model), total_steps=100)
+        >>> optimizer = samt.AutoSAMT(model)
         >>> for _ in range(100):
         ...     optimizer.zero_grad()
         ...     loss = model(torch.ones(4, 3)).square().mean()
         ...     loss.backward()
         ...     _ = optimizer.step()
-        >>> bool(loss < 1e-3)
+        >>> model = model.eval()
+        >>> bool(model(torch.ones(4, 3)).square().mean() < 1e-2)
         True
     """
 
     options = AUTO_SAMT_OPTIONS
-    of_all_blocks = ("total_steps", "meta_every", "eta_hidden", "projection")
-    mark = "meta_every"
-    # `initial_step_size` is the lr of the block's beginning, not torch's `initial_lr`, which some
-    # schedulers write to; `decayed` counts the steps in which no scheduler had changed lr.
-    notes = ("calls", "initial_step_size", "decayed")
+    of_all_blocks = ()
+    mark = "learning"
+    temporary = (TRAINING_WEIGHTS,)
+    _last_scale: Tensor | None  # of the matrix before the tensor whose state is completed
 
     @only("params", "process_group", *AUTO_SAMT_OPTIONS)
     def __init__(
         self,
         params: ParamsT | nn.Module,
-        lr: float | Tensor = 0.1,
+        lr: float | Tensor = 1.0,
         *,
-        total_steps: int | None = None,
         betas: tuple[float, float] = (0.9, 0.99),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
-        meta_every: int = 60,
-        meta_lr: float = 0.85,
-        eta_hidden: int = 64,
-        projection: str = "tanh",
+        learning: bool = True,
         process_group: ProcessGroup | None = None,
-        seed: int = 0,
     ) -> None:
         defaults = {
             "lr": lr,
-            "total_steps": total_steps,
             "betas": betas,
             "eps": eps,
             "weight_decay": weight_decay,
-            "meta_every": meta_every,
-            "meta_lr": meta_lr,
-            "eta_hidden": eta_hidden,
-            "projection": projection,
-            "seed": seed,
+            "learning": learning,
         }
+        model = params if isinstance(params, nn.Module) else None
+        self._begin_holding()
+        if isinstance(params, nn.Module) and weight_decay:
+            params = blocks(params, decay=weight_decay)
         super().__init__(params, defaults, process_group)
+        if model is not None:
+            self._watch(model)
+
+    # The life cycle.
+
+    def _begin_holding(self) -> None:
+        self._held = Held()
+        self._model: nn.Module | None = None
+        self._skipped: dict[torch.device, Tensor] = {}
+        weakref.finalize(self, self._held.orphan).atexit = False
+
+    def _watch(self, model: nn.Module) -> None:
+        self._model = inner_model(model)
+        watch(model, [p for group in self.param_groups for p in group["params"]], self._held)
+
+    def __getstate__(self) -> dict[str, Any]:
+        own = {"_model": self._model, "_shows_average": self._held.shows_average}
+        return {**super().__getstate__(), **own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        model, shows_average = state.pop("_model", None), state.pop("_shows_average", None)
+        super().__setstate__(state)  # after unpickling, and in the middle of load_state_dict
+        if "_held" not in self.__dict__:
+            self._begin_holding()
+            self._held.members = list(self.state.items())
+            self._held.loaded(bool(shows_average))
+            if model is not None:
+                self._watch(model)
 
     def _forget(self) -> None:
         super()._forget()
-        self._known: list[StepSizes] | None = None
-        self._finite = FiniteNumbers()
+        self._kinds: list[Together] = []
 
     def _note_beginning(self, group: Group) -> None:
-        group.setdefault("calls", 0)
-        group.setdefault("initial_step_size", float(group["lr"]))
-        group.setdefault("decayed", group["calls"])
-
-    def _takes_part(self, parameter: Tensor) -> bool:
-        return True
+        super()._note_beginning(group)
+        group.setdefault("step_size", 0.0)
 
     def _complete_state(
         self, state: dict[str, Tensor], group: Group, parameter: Tensor, index: int
     ) -> None:
-        if not state:
-            state |= initial_state(group, parameter, index)
+        complete_state(state, group, parameter, self._last_scale)
+        if parameter.ndim > 1:
+            self._last_scale = state["scale"]
+
+    def _sync(self) -> None:
+        self._last_scale = None
+        super()._sync()
 
     def _build(self) -> None:
-        self._known = None
-        self._step_sizes()
+        """All tensors by place and precision; nearly always they are all alike."""
+        found: dict[Any, list[tuple[int, Tensor]]] = {}
+        for block, members in enumerate(self._members):
+            for _, parameter in members:
+                dtype = self.state[parameter]["lead"].dtype
+                kind = parameter.device, dtype, Shards(parameter)
+                found.setdefault(kind, []).append((block, parameter))
+        matrices = sum(p.ndim > 1 for members in self._members for _, p in members)
+        self._kinds = [
+            Together(self.param_groups, members, self.state, matrices) for members in found.values()
+        ]
+        held = [p for members in self._members for _, p in members]
+        self._held.members = [(parameter, self.state[parameter]) for parameter in held]
+        where = {p: (kind, i) for kind in self._kinds for i, p in enumerate(kind.parameters)}
+        self._places_of = [[where[p] for _, p in members] for members in self._members]
+
+    def state_dict(self) -> dict[str, Any]:
+        """As in torch, complete before the first step; loads with `weights_only=True`.
+
+        With a model, the parameters show x from here to the next pass in training mode, as in
+        `model.state_dict()`, and y is in the state dict.
+        """
+        self._refuse_skipped()
+        self._sync()
+        if self._model is not None:
+            self._held.show_average()
+        return super().state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As in torch, but exact, and matched by parameter name where both sides have names.
+
+        Args:
+            state_dict: what `state_dict` returned. Tensors are copied in their own precision.
+
+        Raises:
+            CheckpointMismatchError: it belongs to other parameters or to another optimizer.
+        """
+        groups = state_dict.get("param_groups")
+        if isinstance(groups, list) and any("meta_every" in group for group in groups):
+            raise CheckpointMismatchError(
+                "the state dict is of an earlier AutoSAMT, which was another method: load the "
+                "model's weights alone, and begin with a new optimizer"
+            )
+        self._sync()
+        own = {p: state.pop(TRAINING_WEIGHTS, None) for p, state in self.state.items()}
+        try:
+            super().load_state_dict(state_dict)
+        except BaseException:
+            for parameter, y in own.items():
+                if y is not None:
+                    self.state[parameter][TRAINING_WEIGHTS] = y
+            raise
+        shown = any(TRAINING_WEIGHTS in state for state in self.state.values())
+        self._held.loaded(shown)
+
+    # Which weights the parameters hold.
+
+    def eval(self) -> None:
+        """Let the parameters hold x, the weights to evaluate and to save.
+
+        With a model there is no need to call it: the model's own mode does that.
+        """
+        self._sync()
+        self._held.show_average()
+
+    def train(self) -> None:
+        """Let the parameters hold y, the weights to train.
+
+        There is no need to call it: a forward pass of the model in training mode does that, and
+        so does `step`.
+        """
+        self._sync()
+        self._held.show_training_weights()
+
+    # The step.
 
     @property
     def _step_supports_amp_scaling(self) -> bool:
@@ -167,28 +260,6 @@ class AutoSAMT(BlockOptimizer):
         """Forward and backward passes so far: one of each for every step."""
         calls = self.param_groups[0]["calls"]
         return Passes(calls, calls)
-
-    @property
-    def _is_at_average(self) -> bool:
-        """Whether the parameters hold the average, for the gradient that comes next."""
-        first = self.param_groups[0]
-        calls, total = first["calls"], first["total_steps"]
-        if calls == 0 or calls % first["meta_every"]:
-            return False
-        # At first the average only lags behind; after the last step the weights are what is wanted.
-        quiet = _QUIET_STEPS if total is None else min(_QUIET_STEPS, _QUIET_SHARE * total)
-        return bool(quiet <= calls and (total is None or calls < total))
-
-    def _anneal(self, group: dict[str, Any]) -> float | Tensor:
-        """a: warm-up, the way to zero or the decay, and what a scheduler made of `lr`."""
-        done, total = group["calls"], group["total_steps"]
-        warmup = _WARMUP_STEPS if total is None else min(_MOST_WARMUP, _WARMUP_SHARE * total)
-        factor = min(1.0, (done + 1) / max(1.0, warmup))
-        if total is None:
-            factor /= 1 + group["decayed"] / _DECAY_STEPS
-        else:
-            factor *= max(0.0, 1 - done / total)
-        return factor * group["lr"] / group["initial_step_size"]
 
     @never_compiled
     @torch.no_grad()
@@ -204,9 +275,9 @@ class AutoSAMT(BlockOptimizer):
             The closure's loss, or None.
 
         Raises:
-            NonFiniteLossError: the closure's loss, a gradient or an eta model is NaN or infinite;
-                nothing has changed. On an accelerator, for which nothing waits here, such a step
-                moves nothing, and a later one raises the error.
+            NonFiniteLossError: the closure's loss or a gradient is NaN or infinite; nothing has
+                changed. On an accelerator, for which nothing waits here, such a step moves
+                nothing, and every fiftieth step raises the error if there were some.
             UnsupportedGradientError: a gradient is sparse.
             GradScalerUnsupportedError: a GradScaler calls it, and there is a process group.
         """
@@ -214,18 +285,25 @@ class AutoSAMT(BlockOptimizer):
             " and a process_group, over which the ranks would have to agree when to skip: wrap "
             "the model in DistributedDataParallel and leave process_group out"
         )
+        calls = self.param_groups[0]["calls"]
+        if calls % LOOK_EVERY == 0:
+            self._refuse_skipped()
         parameters = [p for group in self.param_groups for p in group["params"]]
-        several = self._ranks.are_several
-        together = several or any(sizes.are_sharded for sizes in self._step_sizes())
-        self._finite.start_step(self.param_groups[0]["calls"], together)
-        loss = None if closure is None else self._evaluate(closure, parameters)
+        self._held.show_training_weights()
+        several = self._ranks.are_several  # or an error, before anything is evaluated
+        result = loss = None
+        if closure is not None:
+            result, loss = of_closure(closure, parameters)
+            self._held.show_training_weights()  # the closure may have evaluated the model
+            self._sync()
         for parameter in parameters:
             refuse_sparse(parameter.grad)
         if several:
-            loss = self._average_over_ranks(loss, parameters)
+            average_loss = average(self._ranks, loss, parameters)
+            result, loss = average_loss if result is loss else result, average_loss
         try:
-            with own_precision(sizes.device for sizes in self._step_sizes()):
-                self._update(parameters, loss)
+            with own_precision(kind.device for kind in self._kinds):
+                self._update(loss)
         except NonFiniteLossError:
             if closure is not None:
                 self.zero_grad()
@@ -234,125 +312,60 @@ class AutoSAMT(BlockOptimizer):
             # Before the closure it would be wrong: a trainer that accumulates has the gradients
             # of the earlier micro-batches there, and the closure adds those of the last.
             self.zero_grad()
-        return loss
+        return result
 
-    def _update(self, parameters: list[Tensor], loss: Any) -> None:
+    def _update(self, loss: Any) -> None:
         """From the gradients that are there to the next weights."""
-        at_average = self._is_at_average
-        annealing = list(map(self._anneal, self.param_groups))
-        fine = self._look_for_what_is_not_finite(loss, annealing, at_average)
-        if at_average:
-            for parameter in parameters:
-                parameter.copy_(self.state[parameter]["weights"])
-        for sizes in self._step_sizes():
-            sizes.move(annealing, fine)
-        for group in self.param_groups:
-            self._note(group, loss)
-        if at_average:
-            self._learn(annealing, fine)
-        for group in self.param_groups:
+        for kind in self._kinds:
+            kind.look()
+        fine = self._look_for_what_is_not_finite(loss)
+        for kind in self._kinds:
+            kind.move(fine)
+            self._held.remember(kind.moved)
+        for block, group in enumerate(self.param_groups):
+            if self.history is not None and self._places_of[block]:
+                names = [name for name, _ in self._members[block]]
+                sizes = [kind.size(i) for kind, i in self._places_of[block]]
+                every = partial(summary, sizes)
+                self.history.record(group["calls"], group["name"], names, loss, every)
             group["calls"] += 1
-            # Of two that anneal, the scheduler is the one that was asked for.
-            group["decayed"] += float(group["lr"]) == group["initial_step_size"]
-        self._average(parameters)
 
-    def _evaluate(self, closure: Callable[[], Any], parameters: list[Tensor]) -> Any:
-        before = [(p.grad, 0 if p.grad is None else p.grad._version) for p in parameters]
-        with torch.enable_grad():
-            loss = closure()
-            if isinstance(loss, Tensor) and loss.requires_grad:
-                untouched = all(
-                    p.grad is gradient and (gradient is None or gradient._version == version)
-                    for p, (gradient, version) in zip(parameters, before, strict=True)
-                )
-                if untouched or all(p.grad is None for p in parameters):
-                    _backward(loss, parameters)
-                loss = loss.detach()
-        return loss
+    # Numbers that are not finite.
 
-    def _average_over_ranks(self, loss: Any, parameters: list[Tensor]) -> Any:
-        gradients = [parameter.grad for parameter in parameters]
-        loss, means = self._ranks.average(loss, gradients, parameters)
-        for parameter, gradient, mean in zip(parameters, gradients, means, strict=True):
-            if gradient is not None and mean is not None:
-                gradient.copy_(mean)
-            elif mean is not None:
-                parameter.grad = mean.to(parameter.dtype)
-        return loss
-
-    def _look_for_what_is_not_finite(
-        self, loss: Any, annealing: Sequence[float | Tensor], at_average: bool
-    ) -> Tensor | None:
+    def _look_for_what_is_not_finite(self, loss: Any) -> Tensor | None:
         """Raise, or return whether everything is finite where nobody can know it yet."""
-        if isinstance(loss, Tensor | float):
-            self._finite.hear(loss, "the loss")
-        for group, a in zip(self.param_groups, annealing, strict=True):
-            self._finite.hear(a, "the schedule of lr", group["name"])
-        for sizes in self._step_sizes():
-            if not sizes.are_fine(at_average):
-                self._hear(sizes.gradient_squares(), "the squared norm of the gradient")
-                if at_average:
-                    self._hear(sizes.eta_sums(), "the sum over the eta models")
-        return self._finite.end_step()
+        step = self.param_groups[0]["calls"]
+        flags: list[Tensor] = []
+        numbers = [(loss, "the loss", None)] if isinstance(loss, Tensor | float) else []
+        numbers += [(g["lr"], "lr", g["name"]) for g in self.param_groups]
+        for number, what, block in numbers:
+            if isinstance(number, Tensor) and is_read_late(number.device):
+                flags.append(number.detach().isfinite().all())
+            elif not isinstance(number, Tensor) or number.numel() == 1:
+                refuse_unless_finite(number, what, block, step, _CURE)
+        for kind in self._kinds:
+            are_fine = kind.are_fine()
+            if isinstance(are_fine, Tensor):
+                flags.append(are_fine)
+            elif not are_fine:
+                for block, square in kind.squares_of_blocks().items():
+                    name = self.param_groups[block]["name"]
+                    what = "the squared norm of the gradient"
+                    refuse_unless_finite(square, what, name, step, _CURE)
+        if not flags:
+            return None
+        fine = torch.stack([flag.to(flags[0].device) for flag in flags]).all()
+        count = self._skipped.setdefault(fine.device, torch.zeros_like(fine, dtype=torch.int64))
+        count += ~fine
+        return fine
 
-    def _hear(self, of_blocks: Tensor, what: str) -> None:
-        numbers = of_blocks.unbind() if is_read_late(of_blocks.device) else of_blocks.tolist()
-        for group, number in zip(self.param_groups, numbers, strict=True):
-            self._finite.hear(number, what, group["name"])
-
-    def _learn(self, annealing: Sequence[float | Tensor], fine: Tensor | None) -> None:
-        """The next step sizes, by what the gradients at the average say of these."""
-        kinds = self._step_sizes()
-        if kinds:
-            first, *others = [sizes.look() for sizes in kinds]
-            whole = sum((other.to(first) for other in others), start=first)
-            for sizes in kinds:
-                sizes.learn(whole, annealing, fine)
-                sizes.renew_step_sizes()
-
-    def _average(self, parameters: list[Tensor]) -> None:
-        """Move the averages; and where the next gradient is due at the average, go there."""
-        calls, goes = self.param_groups[0]["calls"], self._is_at_average
-        if not parameters or not (calls % _STRIDE == 0 or goes):
-            return
-        states = [local_state(self.state[parameter]) for parameter in parameters]
-        own, average = list(map(local, parameters)), [state["average"] for state in states]
-        if calls % _STRIDE == 0:
-            weights = [w.to(mean.dtype) for w, mean in zip(own, average, strict=True)]
-            torch._foreach_lerp_(average, weights, _FAST)
-            if calls % _SLOW_STRIDE == 0:
-                torch._foreach_lerp_([state["slow_average"] for state in states], weights, _SLOW)
-        if goes:
-            torch._foreach_copy_([state["weights"] for state in states], own)
-            torch._foreach_copy_(own, average)
-
-    def _step_sizes(self) -> list[StepSizes]:
-        """All tensors, by place and precision; nearly always they are all alike."""
-        if self._known is None:
-            found: dict[Any, list[tuple[int, Tensor]]] = {}
-            for block, group in enumerate(self.param_groups):
-                for parameter in group["params"]:
-                    dtype = self.state[parameter]["average"].dtype
-                    kind = parameter.device, dtype, Shards(parameter)
-                    found.setdefault(kind, []).append((block, parameter))
-            self._known = [
-                StepSizes(self.param_groups, members, self.state) for members in found.values()
-            ]
-        return self._known
-
-    def _note(self, group: dict[str, Any], loss: Any) -> None:
-        if self.history is not None and group["params"]:
-            sizes = [self.state[p]["step_size"] for p in group["params"]]
-            names = group.get("param_names") or list(map(str, range(len(sizes))))
-            every = partial(summary, sizes)
-            self.history.record(group["calls"], group["name"], names, loss, every)
-
-
-def _backward(loss: Tensor, parameters: list[Tensor]) -> None:
-    """Unless the closure has done so, and has found none of these parameters in the loss."""
-    if any(parameter.requires_grad for parameter in parameters):
-        try:
-            loss.backward()
-        except RuntimeError as error:
-            if "backward through the graph a second time" not in str(error):
-                raise
+    def _refuse_skipped(self) -> None:
+        """Raise if an accelerator has skipped steps; the only place where it is waited for."""
+        skipped = sum(int(count) for count in self._skipped.values())
+        self._skipped.clear()
+        if skipped:
+            raise NonFiniteLossError(
+                f"{skipped} of the last steps before step {self.param_groups[0]['calls']} had a "
+                "loss or a gradient that was not finite; they were skipped, and weights and state "
+                f"were kept from them: {_CURE}"
+            )

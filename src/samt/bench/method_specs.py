@@ -89,6 +89,10 @@ def _checked(name: str, given: Mapping[str, str]) -> dict[str, Value]:
         if option not in known:
             owners = [method for method, options in METHOD_OPTIONS.items() if option in options]
             elsewhere = f" (it is one of {', '.join(owners)})" if owners else ""
+            if not known:
+                raise SettingsError(
+                    f"method '{name}' has no options{elsewhere}: leave '{option}' out"
+                )
             raise SettingsError(
                 f"method '{name}' has no option '{option}'{elsewhere}: {suggestion(option, known)}"
             )
@@ -235,19 +239,7 @@ _SCHEDULE = {"schedule": Option("constant", _choice(*SCHEDULES))}
 
 # The defaults are those of the constructors in samt; tests compare them.
 METHOD_OPTIONS: dict[str, dict[str, Option]] = {
-    "auto-samt": {
-        "lr": Option(0.1, _number(above=0.0, below=1e30)),
-        "beta1": Option(0.9, _beta),
-        "beta2": Option(0.99, _beta),
-        "eps": Option(1e-8, _positive),
-        "weight_decay": Option(0.0, _not_negative),
-        "meta_every": Option(60, _whole(2)),
-        "meta_lr": Option(0.85, _not_negative),
-        "eta_hidden": Option(64, _count),
-        "projection": Option("tanh", _choice("tanh", "sigmoid")),
-        "blocks": Option(None, _or_none(_count)),
-        "annealed": Option(False, _flag),  # whether it is told the number of steps
-    },
+    "auto-samt": {},
     "samt": {
         "lr": Option(0.1, _step_size),
         "step_size": Option("scalar", _choice("scalar", "row", "column", "element")),

@@ -277,26 +277,10 @@ class AutoMethod(WatchedMethod):
 
     optimizer: samt.AutoSAMT
 
-    def __init__(
-        self, model: nn.Module, loss_fn: LossFunction, optimizer: samt.AutoSAMT, annealed: bool
-    ) -> None:
-        super().__init__(model, loss_fn, optimizer)
-        self._annealed = annealed
-
-    def plan(self, steps: int) -> None:
-        for group in self.optimizer.param_groups:
-            group["total_steps"] = max(1, steps) if self._annealed else None
-
     def step(self, batch: Batch, following: Callable[[], Batch]) -> Tensor:
         inputs, targets = batch
         loss: Tensor = self.optimizer.step(lambda: self.loss_fn(self.model(inputs), targets))
         return loss
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        planned = self.optimizer.param_groups[0]["total_steps"]
-        super().load_state_dict(state_dict)
-        for group in self.optimizer.param_groups:  # a run may go on for longer than it was to
-            group["total_steps"] = planned
 
 
 class SolverMethod(Method):
@@ -396,10 +380,9 @@ def build(
     if spec.name == "sgd" and options["nesterov"] and not options["momentum"]:
         raise SettingsError("nesterov=true needs momentum: add momentum=0.9")
     # For SGD and Adam groups of one module each change no number; tables and plots name them.
-    groups = samt.blocks(model, options.pop("blocks", None))
     if spec.name == "auto-samt":
-        annealed = options.pop("annealed")
-        return AutoMethod(model, loss_fn, samt.AutoSAMT(groups, **options, seed=seed), annealed)
+        return AutoMethod(model, loss_fn, samt.AutoSAMT(model))
+    groups = samt.blocks(model, options.pop("blocks", None))
     schedule = options.pop("schedule", "constant")
     if spec.name == "samt":
         return SamtMethod(model, loss_fn, samt.SAMT(groups, **options, seed=seed), schedule)

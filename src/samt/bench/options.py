@@ -120,7 +120,7 @@ InitialStepSize: TypeAlias = Annotated[
     str | None,
     _flag(
         "--lr",
-        "Step size; where the method learns it, the initial one (to auto-samt a hint).",
+        "Step size; where the method learns it, the initial one.",
         _METHOD,
         _default_step_sizes(),
         metavar="FLOAT",

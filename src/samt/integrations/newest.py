@@ -25,7 +25,7 @@ class Newest:
         if not hasattr(optimizer, "history"):
             raise OptionError(
                 f"StepSizes cannot see into {type(optimizer).__name__}: "
-                "train with samt.AutoSAMT(samt.blocks(model)), or leave the callback out"
+                "train with samt.AutoSAMT(model), or leave the callback out"
             )
         self._is_own = optimizer.history is None
         self._history: History = History(optimizer) if self._is_own else optimizer.history

@@ -38,7 +38,7 @@ def local(tensor: Tensor) -> Tensor:
 
 def local_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """This process's part of a parameter's state, in the same memory."""
-    if not is_sharded(state["exp_avg"]):
+    if not is_sharded(state["exp_avg_sq"]):
         return state
     return {key: local(value) for key, value in state.items()}
 

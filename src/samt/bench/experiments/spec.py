@@ -260,23 +260,6 @@ class Experiment(Strict):
                 raise mistake(f"{text} stands twice: remove one", *path, repeated)
         return self
 
-    @model_validator(mode="after")
-    def _steps_are_known(self) -> Experiment:
-        for index, method in enumerate(self.methods):
-            lists = (_listed(method.options.get("annealed", [])), method.tune.get("annealed", []))
-            written = [{}, *({"annealed": value} for values in lists for value in values)]
-            annealed = [method.spec(options).options.get("annealed") for options in written]
-            chosen = self.tuning.budget if method.tune else None
-            budgets = [method.budget or self.budget, *([chosen] if chosen else [])]
-            if True in annealed and any(one.epochs is None for one in budgets):
-                raise mistake(
-                    "annealed=true is told the number of steps, which passes and seconds do not "
-                    "say: give it a budget of epochs",
-                    "methods",
-                    index,
-                )
-        return self
-
 
 def _check_data(name: str) -> None:
     """Refuse what is neither a registered name nor a path; whether it is here shows later."""
