@@ -111,7 +111,6 @@ SAMT_OPTIONS: Options = {
 AUTO_SAMT_OPTIONS: Options = {
     "lr": RATE,
     "betas": BETAS,
-    "eps": POSITIVE,
     "weight_decay": NOT_NEGATIVE,
     "learning": FLAG,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from samt.auto.gradients import average, of_closure
 from samt.auto.held import Held
 from samt.auto.modes import watch
 from samt.auto.state import TRAINING_WEIGHTS, complete_state
+from samt.auto.step import Recipe
 from samt.auto.together import Together, is_read_late
 from samt.block_optimizer import BlockOptimizer, Group, Passes, never_compiled
 from samt.errors import CheckpointMismatchError, NonFiniteLossError
@@ -68,7 +69,6 @@ class AutoSAMT(BlockOptimizer):
             of parameters.
         lr: a factor on every learned step (default 1.0); schedulers and groups change it.
         betas: β, the weight of x in y, and β₂, the decay of v (default (0.9, 0.99)).
-        eps: ε, which is added to the root of v (default 1e-8).
         weight_decay: λ, the decoupled weight decay (default 0). With a model it concerns
             matrices alone, as `samt.blocks(model, decay=λ)` has them; otherwise, whatever the
             groups hold.
@@ -99,6 +99,7 @@ class AutoSAMT(BlockOptimizer):
     of_all_blocks = ()
     mark = "learning"
     temporary = (TRAINING_WEIGHTS,)
+    recipe: ClassVar[Recipe] = Recipe()
     _last_scale: Tensor | None  # of the matrix before the tensor whose state is completed
 
     @only("params", "process_group", *AUTO_SAMT_OPTIONS)
@@ -108,7 +109,6 @@ class AutoSAMT(BlockOptimizer):
         lr: float | Tensor = 1.0,
         *,
         betas: tuple[float, float] = (0.9, 0.99),
-        eps: float = 1e-8,
         weight_decay: float = 0.0,
         learning: bool = True,
         process_group: ProcessGroup | None = None,
@@ -116,7 +116,6 @@ class AutoSAMT(BlockOptimizer):
         defaults = {
             "lr": lr,
             "betas": betas,
-            "eps": eps,
             "weight_decay": weight_decay,
             "learning": learning,
         }
@@ -183,12 +182,11 @@ class AutoSAMT(BlockOptimizer):
                 found.setdefault(kind, []).append((block, parameter))
         matrices = sum(p.ndim > 1 for members in self._members for _, p in members)
         self._kinds = [
-            Together(self.param_groups, members, self.state, matrices) for members in found.values()
+            Together(self.param_groups, members, self.state, matrices, self.recipe)
+            for members in found.values()
         ]
         held = [p for members in self._members for _, p in members]
         self._held.members = [(parameter, self.state[parameter]) for parameter in held]
-        where = {p: (kind, i) for kind in self._kinds for i, p in enumerate(kind.parameters)}
-        self._places_of = [[where[p] for _, p in members] for members in self._members]
 
     def state_dict(self) -> dict[str, Any]:
         """As in torch, complete before the first step; loads with `weights_only=True`.
@@ -323,9 +321,9 @@ class AutoSAMT(BlockOptimizer):
             kind.move(fine)
             self._held.remember(kind.moved)
         for block, group in enumerate(self.param_groups):
-            if self.history is not None and self._places_of[block]:
+            if self.history is not None and self._members[block]:
                 names = [name for name, _ in self._members[block]]
-                sizes = [kind.size(i) for kind, i in self._places_of[block]]
+                sizes = [self.state[p]["step_size"].clone() for _, p in self._members[block]]
                 every = partial(summary, sizes)
                 self.history.record(group["calls"], group["name"], names, loss, every)
             group["calls"] += 1

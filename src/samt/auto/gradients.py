@@ -73,5 +73,5 @@ def average(ranks: Ranks, loss: Any, parameters: list[Tensor]) -> Any:
         if gradient is not None and mean is not None:
             gradient.copy_(mean)
         elif mean is not None:
-            parameter.grad = mean.to(parameter.dtype)
+            parameter.grad = mean.to(parameter.dtype, copy=True)  # alike in memory on all ranks
     return loss

@@ -177,7 +177,7 @@ class Held:
     def orphan(self) -> None:
         """The optimizer is gone: keep what x is computed from, until it is shown for good."""
         self.is_orphaned = True
-        needed = ("lead", "beta", TRAINING_WEIGHTS)
+        needed = ("lead", "ahead", TRAINING_WEIGHTS)
         self.members = (
             []
             if self.shows_average
@@ -196,10 +196,9 @@ class Held:
 
 
 def _average(state: dict[str, Tensor]) -> Tensor:
-    """x = y − (1 − β) u, of this process's part."""
-    y, u, beta = local(state[TRAINING_WEIGHTS]), local(state["lead"]), state["beta"]
-    u, beta = u.to(y.device, y.dtype), beta.to(y.device, y.dtype)
-    return y - (1 - beta) * u
+    """x = y − ahead · q, of this process's part."""
+    y, q, ahead = local(state[TRAINING_WEIGHTS]), local(state["lead"]), state["ahead"]
+    return y - ahead.to(y.device, y.dtype) * q.to(y.device, y.dtype)
 
 
 def _agree(own: Tensor, wanted: Tensor, is_exact: bool) -> bool:

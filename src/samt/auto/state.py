@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from samt.auto.step import NUMBERS
 from samt.errors import StateMismatchError
 from samt.tensors.precision import state_dtype
 from samt.tensors.shards import Shards, local
 
-# The keys that have the shape of the parameter, and those that are one number.
+# The keys that have the shape of the parameter.
 OF_SHAPE = ("exp_avg_sq", "lead", "lag")
-NUMBERS = ("step", "log_step", "scale", "weight_sum", "beta")
 # y of a parameter that holds something else.
 TRAINING_WEIGHTS = "training_weights"
 SCALE = 0.1  # of a vector before any matrix, such as the weights of a first norm layer
@@ -28,13 +28,20 @@ def complete_state(
     The keys of a state are
 
     - `exp_avg_sq`, the shape of the parameter: v, the average of the squared gradient,
-    - `lead`, the shape of the parameter: u = z − x, how far z is ahead of the average x,
-    - `lag`, the shape of the parameter: s = x − x̄, how far x̄ is behind x,
-    - `step`, (), float32: the number of steps that the parameter has made,
-    - `log_step`, (): m, the logarithm of the learned step size,
-    - `scale`, (): √3 times the root mean square of the first weights,
-    - `weight_sum`, (): the sum of the averaging weights,
-    - `beta`, (): β of the last step, by which x is y − (1 − β) u,
+    - `lead`, the shape of the parameter: q, the way from the x before the last step to z,
+    - `lag`, the shape of the parameter: s, the average of these ways, along x − x̄,
+
+    and numbers, each a tensor of shape ():
+
+    - `step`, in float32: the number of steps that the parameter has made,
+    - `scale`: √3 times the root mean square of the first weights,
+    - `step_size`: η of the last step,
+    - `log_step`: m, the logarithm of what was learned of it,
+    - `weight_sum`, `weight`: the sum of the averaging weights, and c, the last one's part in it,
+    - `ahead`: (1 − β)(1 − c), so that x is y − ahead · q,
+    - `lag_sum`: what x − x̄ is in parts of s,
+    - `trend`, `trend_square`: the averages of the cosine and of its square,
+    - `level`, `peak`: the average of the mean squared gradient, and the largest that its root was,
 
     and, while a parameter does not hold y because it shows x, or because its precision is lower
     than that of the state,
@@ -62,7 +69,7 @@ def complete_state(
         wanted = torch.float32 if key == "step" else dtype
         if value.dtype != wanted or value.device != parameter.device:
             state[key] = value.to(parameter.device, wanted)
-    if not all(key in state for key in (*OF_SHAPE, *NUMBERS)):
+    if not all(key in state for key in (*OF_SHAPE, "step", "scale", *NUMBERS)):
         state |= _initial_state(group, parameter, last_scale)
     if parameter.dtype != dtype and TRAINING_WEIGHTS not in state:
         state[TRAINING_WEIGHTS] = parameter.detach().to(dtype, copy=True)
@@ -82,11 +89,10 @@ def _initial_state(
     whole = parameter.detach()
     return {
         **{key: torch.zeros_like(whole, dtype=dtype) for key in OF_SHAPE},
+        **{key: like.clone() for key in NUMBERS},
+        "weight": like + 1,  # nothing is ahead of x
         "step": like.to(torch.float32, copy=True),
-        "log_step": like.clone(),
         "scale": scale,
-        "weight_sum": like.clone(),
-        "beta": like + group["betas"][0],
     }
 
 

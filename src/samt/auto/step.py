@@ -1,117 +1,208 @@
 """The mathematics of AutoSAMT: what is learned, and what moves, of many tensors at once.
 
 Everything that somebody may want to change about the method stands in this file, and its twin in
-`samt.reference.auto_samt`. Two things are said twice. The numbers of a tensor are Python numbers
-in host memory and vectors on an accelerator, at which nobody looks; and tensors in host memory are
-moved by torch's fused kernel, without memory for what is between. There, too, a step may have to be
-skipped without a look: `fine` is then 1 or 0 on the device, and 0 leaves every tensor as it is.
+`samt.reference.auto_samt`. The numbers of tensors (their step sizes and what these are learned
+from) are vectors with one entry for each tensor, so that an accelerator is never waited for. The
+tensors themselves are moved by torch's fused kernel in host memory, without memory for what is
+between, and by `torch._foreach` functions elsewhere.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
-START = 0.02  # the step of a tensor at first, in parts of its scale
-WARMUP = 20  # steps over which the step grows to its full size
-POWER = 2  # the averaging weight of step k is k to this power
-MEMORY = 0.98  # the decay of the lag, for one step
-LESSON, EARLY_LESSON, EARLY = 0.02, 0.3, 60  # how fast m is learned, at the end and at first
+# What is added to the root of v, in parts of what all gradients are like: a tensor whose gradients
+# are smaller than that has rounding errors for gradients, such as a bias before a batch norm.
+EPS = 1e-6
+BOUND = 9.0  # of the logarithm of a step size
 FIRST_LESSON = 3  # before this step the average has gone nowhere
-BOUND = 9.0  # of m
+TREND, TREND_FROM = 0.98, 50  # the decay of the trend, for one step; the first step that uses it
 
 
-class Learned(NamedTuple):
-    """What is learned and counted, of one tensor in Python numbers or of many in vectors.
+@dataclass(frozen=True)
+class Recipe:
+    """The constants of the method, and one switch for each of its ingredients.
+
+    Nobody has to choose among them. They are here for the ablations, each of which is a subclass
+    of `AutoSAMT` with another `recipe`.
 
     Attributes:
-        log_step: m, the logarithm of the step size.
-        weight_sum: the sum of the averaging weights.
-        weight: c, the weight of the newest z in the average x.
-        eta: η, the step along d.
+        start: the step size of a tensor at first, in parts of its scale.
+        warmup: the number of steps over which the step grows to its full size.
+        power: the averaging weight of step k is k to this power.
+        memory: the decay of the lag, for one step.
+        lesson: how fast step sizes are learned in the end.
+        early_lesson: how much faster they are learned at first.
+        early: the number of steps in which that falls by a factor of e.
+        growth: the largest lesson of a trend.
+        forgets: how fast the peak of the gradients is forgotten at first.
+        shares: whether all tensors also learn from the cosine of them all.
+        fades: whether steps shrink with the size of the gradients.
+        limits: whether the step of an unusually large gradient is limited.
+        averages: whether x is an average of z; otherwise x, y and z are the same.
+        is_relative: whether steps are relative to the size of the first weights.
     """
 
-    log_step: float
-    weight_sum: float
-    weight: float
-    eta: float
+    start: float = 0.003
+    warmup: int = 20
+    power: float = 2.0
+    memory: float = 0.98
+    lesson: float = 0.02
+    early_lesson: float = 0.3
+    early: float = 150.0
+    growth: float = 0.02
+    forgets: float = 0.1
+    shares: bool = True
+    fades: bool = True
+    limits: bool = True
+    averages: bool = True
+    is_relative: bool = True
+
+
+# The numbers of a tensor that its state keeps; see `samt.auto.state.complete_state`.
+NUMBERS = (
+    *("log_step", "weight_sum", "weight", "ahead", "lag_sum", "trend", "trend_square"),
+    *("level", "peak", "step_size"),
+)
+
+
+class OnHost:
+    """The arithmetic of one tensor's numbers, which are Python numbers."""
+
+    exp: Callable[[Any], Any] = staticmethod(math.exp)
+    sqrt: Callable[[Any], Any] = staticmethod(math.sqrt)
+
+    @staticmethod
+    def clamp(number: Any, low: float, high: float = math.inf) -> Any:
+        """The number, or the bound that it exceeds."""
+        return max(low, min(high, number))
+
+    @staticmethod
+    def maximum(one: Any, other: Any) -> Any:
+        """The larger of two numbers."""
+        return max(one, other)
+
+    @staticmethod
+    def cosine(dot: Any, square: Any, lag: Any) -> Any:
+        """⟨g, s⟩ / (‖g‖ ‖s‖), and 0 where one of them is zero."""
+        size = math.sqrt(square) * math.sqrt(lag)
+        return max(-1.0, min(1.0, dot / size)) if size > 0 else 0.0
+
+
+class OnDevice:
+    """The arithmetic of the numbers of many tensors, which are vectors on an accelerator."""
+
+    exp: Callable[[Any], Any] = staticmethod(torch.exp)
+    sqrt: Callable[[Any], Any] = staticmethod(torch.sqrt)
+    clamp: Callable[..., Any] = staticmethod(torch.clamp)
+    maximum: Callable[[Any, Any], Any] = staticmethod(torch.maximum)
+
+    @staticmethod
+    def cosine(dot: Any, square: Any, lag: Any) -> Any:
+        """⟨g, s⟩ / (‖g‖ ‖s‖), and 0 where one of them is zero."""
+        size = square.sqrt() * lag.sqrt()
+        return torch.where(size > 0, dot / size, 0).nan_to_num(0.0).clamp(-1, 1)
+
+
+Arithmetic: TypeAlias = type[OnHost] | type[OnDevice]
+
+
+class Looked(NamedTuple):
+    """What a step finds out about a tensor, and the options of its group.
+
+    Attributes:
+        cosine: cos(g, s).
+        shared: the cosine of all tensors together.
+        square: ‖g‖² over the number of elements.
+        usual: the root mean square of all gradients, in units of the tensor.
+        scale: the scale of the tensor, over √L for L matrices.
+        lr: the factor on the learned step.
+        learns: whether the step is learned.
+        beta: β.
+        beta2: β₂.
+    """
+
+    cosine: Any
+    shared: Any
+    square: Any
+    usual: Any
+    scale: Any
+    lr: Any
+    learns: Any
+    beta: Any
+    beta2: Any
+
+
+class Pace(NamedTuple):
+    """What `learn` finds besides the numbers that the state keeps.
+
+    Attributes:
+        correction: 1 − β₂^k.
+        eps: what is added to the root of v.
+        lag_weight: the weight of the newest way in the lag.
+    """
+
+    correction: Any
+    eps: Any
+    lag_weight: Any
 
 
 def learn(
-    k: float, log_step: float, weight_sum: float, scale: float, cosine: float, learns: bool
-) -> Learned:
-    """The numbers of one tensor in its next step.
+    k: Any, before: Mapping[str, Any], looked: Looked, recipe: Recipe, of: Arithmetic
+) -> tuple[dict[str, Any], Pace]:
+    """The numbers of a tensor in its next step.
 
     Args:
         k: the number of the step, from 1.
-        log_step: m before this step.
-        weight_sum: the sum of the averaging weights before this step.
-        scale: lr times the scale of the tensor.
-        cosine: cos(g, s).
-        learns: whether m is learned.
+        before: the numbers that the state keeps.
+        looked: what the step found out about gradient and lag.
+        recipe: the constants.
+        of: the arithmetic of one tensor's numbers, or of those of many in vectors.
+
+    Returns:
+        The numbers after this step, and what it moves by.
     """
-    warm = min(1.0, k / WARMUP)
-    if learns and k >= FIRST_LESSON:
-        lesson = LESSON + EARLY_LESSON * math.exp(-k / EARLY)
-        log_step = max(-BOUND, min(BOUND, log_step - lesson * cosine))
-    weight = k**POWER * warm**2
-    weight_sum += weight
-    return Learned(log_step, weight_sum, weight / weight_sum, eta_of(k, log_step, scale))
+    now: dict[str, Any] = {}
+    at_first = of.exp(k / -recipe.early)
+    # The root of the mean of v / (1 − β₂^k), and the largest that it was.
+    now["level"] = before["level"] + (1 - looked.beta2) * (looked.square - before["level"])
+    correction = 1 - looked.beta2**k
+    size = of.sqrt(now["level"] / correction)
+    now["peak"] = of.maximum(size, before["peak"] * (1 - recipe.forgets * at_first))
 
+    lesson = -(recipe.lesson + recipe.early_lesson * at_first) * (
+        looked.cosine + looked.shared * recipe.shares
+    )
+    has_way = (k >= FIRST_LESSON) * 1.0
+    for name, value in (("trend", looked.cosine), ("trend_square", looked.cosine**2)):
+        now[name] = before[name] + has_way * (1 - TREND) * (value - before[name])
+    spread = now["trend_square"] * (1 - TREND ** of.clamp(k - FIRST_LESSON + 1, 1.0))
+    steadiness = -now["trend"] / of.clamp(of.sqrt(spread), 1e-30)
+    lesson = lesson + recipe.growth * of.clamp(steadiness - 0.5, 0.0, 0.5) * (k > TREND_FROM)
+    now["log_step"] = of.clamp(before["log_step"] + lesson * has_way * looked.learns, -BOUND, BOUND)
 
-def eta_of(k: float, log_step: float, scale: float) -> float:
-    """η of one tensor; arguments as of `learn`."""
-    return START * min(1.0, k / WARMUP) * scale * math.exp(log_step)
-
-
-class LearnedVectors(NamedTuple):
-    """`Learned` of many tensors, and the number of their step."""
-
-    step: Tensor
-    log_step: Tensor
-    weight_sum: Tensor
-    weight: Tensor
-    eta: Tensor
-
-
-def learn_on_device(
-    step: Tensor,
-    log_step: Tensor,
-    weight_sum: Tensor,
-    scale: Tensor,
-    cosine: Tensor,
-    learns: Tensor,
-    fine: Tensor,
-) -> LearnedVectors:
-    """The same as `learn`, in vectors with one entry for each tensor.
-
-    Args:
-        step: the number of steps before this one.
-        log_step: m before this step.
-        weight_sum: the sum of the averaging weights before this step.
-        scale: lr times the scale of each tensor.
-        cosine: cos(g, s).
-        learns: 1 where m is learned, 0 where it is not.
-        fine: 1, or 0 if nothing is to change.
-    """
-    count = step + fine
-    k = count.to(log_step.dtype).clamp_min(1)
-    lesson = (LESSON + EARLY_LESSON * (k / -EARLY).exp()) * (k >= FIRST_LESSON)
-    learned = (log_step - lesson * cosine * learns * fine).clamp(-BOUND, BOUND)
-    weight = k**POWER * (k / WARMUP).clamp_max(1.0) ** 2 * fine
-    total = weight_sum + weight
-    weight /= total.clamp_min(1e-30)
-    return LearnedVectors(count, learned, total, weight, eta_on_device(k, learned, scale))
-
-
-def eta_on_device(k: Tensor, log_step: Tensor, scale: Tensor) -> Tensor:
-    """η of many tensors; arguments as of `learn`, in vectors."""
-    return START * (k / WARMUP).clamp_max(1.0) * scale * log_step.exp()
+    warm = of.clamp(k / recipe.warmup, 0.0, 1.0)
+    part = k**recipe.power * warm**2
+    now["weight_sum"] = before["weight_sum"] + part
+    now["weight"] = part / now["weight_sum"] if recipe.averages else k / k
+    now["ahead"] = (1 - looked.beta) * (1 - now["weight"])
+    now["lag_sum"] = recipe.memory * (before["lag_sum"] + now["weight"])
+    lag_weight = recipe.memory * now["weight"] / now["lag_sum"]
+    eta = looked.lr * warm * recipe.start * of.exp(now["log_step"])
+    if recipe.is_relative:
+        eta = eta * looked.scale
+    if recipe.fades:
+        eta = eta * size / of.clamp(now["peak"], 1e-30)
+    if recipe.limits:
+        eta = eta * of.clamp(size / of.clamp(of.sqrt(looked.square), 1e-30), 0.0, 1.0)
+    now["step_size"] = eta
+    return now, Pace(correction, of.clamp(EPS * looked.usual, 1e-30), lag_weight)
 
 
 @dataclass
@@ -122,8 +213,8 @@ class Moved:
         weights: y.
         gradients: g.
         squares: v.
-        leads: u = z − x.
-        lags: s = x − x̄.
+        leads: q, the way from the x before to z.
+        lags: s, the average of the ways q.
     """
 
     weights: list[Tensor]
@@ -132,134 +223,129 @@ class Moved:
     leads: list[Tensor]
     lags: list[Tensor]
 
-    def some(self, indices: Sequence[int]) -> Moved:
-        """Some of the tensors."""
-        lists = (self.weights, self.gradients, self.squares, self.leads, self.lags)
-        return Moved(*([tensors[i] for i in indices] for tensors in lists))
-
     def are_fusible(self) -> bool:
         """Whether torch's fused kernel is right: it checks nothing and walks along all in step."""
         return all(
             y.dtype == g.dtype == v.dtype
             # v has no gaps, so that none has them.
-            and y.stride() == g.stride() == v.stride() == u.stride()
-            for y, g, v, u in zip(
+            and y.stride() == g.stride() == v.stride() == q.stride()
+            for y, g, v, q in zip(
                 self.weights, self.gradients, self.squares, self.leads, strict=True
             )
         )
 
 
 @dataclass
-class Numbers:
-    """The numbers of a step of some tensors that have the same options and the same count.
+class Amounts:
+    """By how much each of some tensors moves: numbers, or tensors of one element on a device.
 
     Attributes:
-        beta: β, the weight of x in y.
-        beta_before: β of the step before.
-        beta2: the decay of v.
+        eta: η of each tensor.
         eps: what is added to the root of v.
-        weight_decay: λ.
-        etas: η of each tensor.
-        weight: c.
         correction: 1 − β₂^k.
-        fine: 1 or 0 on a device; None where the step is taken in any case.
+        lag_weight: the weight of q in the lag.
+        weight: c of this step.
+        ahead: (1 − β)(1 − c) of this step.
+        weight_before: c of the step before.
+        ahead_before: (1 − β)(1 − c) of the step before.
+        decay: 1 − β₂.
+        weight_decay: λ over the scale of each tensor; None where there is no decay.
         counts: k of each tensor, in float32 tensors in host memory; None on a device.
+        fine: 1, or 0 if nothing is to change, for each tensor; None where that is known.
     """
 
-    beta: float
-    beta_before: float
-    beta2: float
-    eps: float
-    weight_decay: float
-    etas: list[float] | list[Tensor]
-    weight: float | Tensor
-    correction: float | Tensor
-    fine: Tensor | None
+    eta: list[Any]
+    eps: list[Any]
+    correction: list[Any]
+    lag_weight: list[Any]
+    weight: list[Any]
+    ahead: list[Any]
+    weight_before: list[Any]
+    ahead_before: list[Any]
+    decay: list[Any]
+    weight_decay: list[Any] | None
     counts: list[Tensor] | None
+    fine: list[Tensor] | None
 
 
-def advance(moved: Moved, by: Numbers) -> None:
+def advance(moved: Moved, by: Amounts) -> None:
     """One step of some tensors, in place.
 
-        v ← β₂ v + (1 − β₂) g²,  d = g / (√(v / (1 − β₂^k)) + ε) + λ y
-        q = u − η d,  x ← x + c q,  u ← (1 − c) q,  s ← MEMORY (s + c q),  y = x + (1 − β) u
-
-    q is the way from x to the new z. The parameters hold y, so that x is y − (1 − β) u.
+        v ← β₂ v + (1 − β₂) g²,   d = g / (√(v / (1 − β₂^k)) + ε)
+        x = y − ahead q                       the x of the step before
+        q ← (1 − c) q − η (d + λ y / scale)   from there to the new z; c is of the step before
+        s ← s + w (q − s)                     along x − x̄, up to a positive factor
+        y = x + (c + ahead) q                 with c and ahead of this step
 
     Args:
         moved: the tensors.
-        by: the numbers.
+        by: the amounts.
     """
     if by.counts is not None and by.fine is None and moved.are_fusible():
-        _advance_fused(moved, by)
+        for index in range(len(moved.weights)):
+            _advance_fused(index, moved, by)
         return
-    u, c, toward = moved.leads, by.weight, 1 - by.beta
-    d = _directions(moved, by)
-    torch._foreach_mul_(d, by.etas)
-    q = torch._foreach_sub(u, d)
-    # y moves by the difference of two small things, and not through x, so that a skipped step
-    # leaves it as it is.
-    way = torch._foreach_mul(q, c + toward * (1 - c))
-    torch._foreach_add_(way, u, alpha=by.beta_before - 1)
+    v, q, s = moved.squares, moved.leads, moved.lags
+    new_v = torch._foreach_mul(moved.gradients, moved.gradients)
+    new_v = torch._foreach_lerp(v, new_v, _as_tensors(by.decay, v))
+    d = torch._foreach_div(new_v, by.correction)
+    torch._foreach_sqrt_(d)
+    torch._foreach_add_(d, _as_tensors(by.eps, d))
+    d = torch._foreach_div(moved.gradients, d)
+    if by.weight_decay is not None:
+        torch._foreach_add_(d, torch._foreach_mul(moved.weights, by.weight_decay))
+    torch._foreach_mul_(d, by.eta)
+    new_q = torch._foreach_mul(q, [1 - c for c in by.weight_before])
+    torch._foreach_sub_(new_q, d)
+    new_s = torch._foreach_lerp(s, new_q, _as_tensors(by.lag_weight, s))
+    # y moves by the difference of two small things, and not through x.
+    way = torch._foreach_mul(
+        new_q, [c + ahead for c, ahead in zip(by.weight, by.ahead, strict=True)]
+    )
+    torch._foreach_sub_(way, torch._foreach_mul(q, by.ahead_before))
     if by.fine is not None:
         torch._foreach_mul_(way, by.fine)
     torch._foreach_add_(moved.weights, way)
-    of_x = torch._foreach_mul(q, c)
-    torch._foreach_add_(moved.lags, of_x)
-    torch._foreach_mul_(moved.lags, MEMORY if by.fine is None else 1 - (1 - MEMORY) * by.fine)
-    torch._foreach_sub_(q, of_x)
-    torch._foreach_copy_(u, q)
+    for old, new in ((v, new_v), (q, new_q), (s, new_s)):
+        if by.fine is None:
+            torch._foreach_copy_(old, new)
+        else:
+            torch._foreach_lerp_(
+                old, new, [f.expand_as(t) for f, t in zip(by.fine, old, strict=True)]
+            )
 
 
-def _directions(moved: Moved, by: Numbers) -> list[Tensor]:
-    """d of every tensor, after v took the gradient."""
-    g, v = moved.gradients, moved.squares
-    if by.fine is None:
-        torch._foreach_mul_(v, by.beta2)
-        torch._foreach_addcmul_(v, g, g, 1 - by.beta2)
-    else:
-        new = by.fine * (1 - by.beta2)
-        squares = torch._foreach_mul(g, g)
-        torch._foreach_mul_(squares, new)
-        torch._foreach_mul_(v, 1 - new)
-        torch._foreach_add_(v, squares)
-    roots = torch._foreach_div(v, by.correction)
-    torch._foreach_sqrt_(roots)
-    torch._foreach_add_(roots, by.eps)
-    d = torch._foreach_div(g, roots)
-    if by.weight_decay:
-        torch._foreach_add_(d, moved.weights, alpha=by.weight_decay)
-        if by.fine is not None:
-            torch._foreach_mul_(d, by.fine)
-    return list(d)
+def _as_tensors(numbers: list[Any], like: Sequence[Tensor]) -> list[Tensor]:
+    return [
+        torch.as_tensor(number, dtype=own.dtype, device=own.device).expand_as(own)
+        for number, own in zip(numbers, like, strict=True)
+    ]
 
 
-def _advance_fused(moved: Moved, by: Numbers) -> None:
-    """The same without a tensor for what is between, which the host is slow to give memory for.
+def _advance_fused(i: int, moved: Moved, by: Amounts) -> None:
+    """The same of one tensor, without memory for what is between, which a host is slow to give.
 
-    Adam's kernel without a first moment moves what it takes for weights by −η d: here u, which
-    becomes q.
+    Adam's kernel without a first moment moves what it takes for weights, here q, by −η d, and its
+    weight decay takes c of q off.
     """
-    assert isinstance(by.weight, float)
-    y, u, s, c = moved.weights, moved.leads, moved.lags, by.weight
-    before, toward = 1 - by.beta_before, 1 - by.beta
-    torch._foreach_add_(y, u, alpha=-before)  # x
-    lists = (moved.gradients, moved.squares, by.counts, by.etas)
-    for x, own, g, v, count, eta in zip(y, u, *lists, strict=True):  # type: ignore[arg-type]
-        if by.weight_decay:  # u −= η λ y
-            part = eta * by.weight_decay
-            own.mul_(1 - part * before).add_(x, alpha=-part)
-        torch._fused_adamw_(
-            *([own], [g], [g], [v], [], [count]),
-            lr=eta,
-            beta1=0.0,
-            beta2=by.beta2,
-            weight_decay=0.0,
-            eps=by.eps,
-            amsgrad=False,
-            maximize=False,
-        )
-    torch._foreach_mul_(s, MEMORY)
-    torch._foreach_add_(s, u, alpha=MEMORY * c)
-    torch._foreach_add_(y, u, alpha=c + toward * (1 - c))
-    torch._foreach_mul_(u, 1 - c)
+    assert by.counts is not None
+    y, g, q = moved.weights[i], moved.gradients[i], moved.leads[i]
+    eta, ahead, left = by.eta[i], by.ahead_before[i], 1 - by.weight_before[i]
+    y.add_(q, alpha=-ahead)
+    decay = by.weight_decay[i] if by.weight_decay is not None else 0.0
+    decays = decay or not eta
+    if decays:
+        part = eta * decay
+        q.mul_(left - part * ahead).add_(y, alpha=-part)
+    torch._fused_adamw_(
+        *([q], [g], [g], [moved.squares[i]], [], [by.counts[i]]),
+        lr=eta,
+        beta1=0.0,
+        beta2=1 - by.decay[i],
+        weight_decay=0.0 if decays else (1 - left) / eta,
+        eps=by.eps[i],
+        amsgrad=False,
+        maximize=False,
+    )
+    moved.lags[i].lerp_(q, by.lag_weight[i])
+    y.add_(q, alpha=by.weight[i] + by.ahead[i])

@@ -41,10 +41,17 @@ class AutoReference(Reference):
         self.v = {n: torch.zeros_like(w) for n, w in self.weights.items()}
         self.k = dict.fromkeys(self.weights, 0)
         self.m = dict.fromkeys(self.weights, 0.0)
-        self.weight_sum = dict.fromkeys(self.weights, 0.0)
-        self.beta: dict[str, float] = {}
+        self.sums: dict[str, list[float]] = {n: [] for n in self.weights}
+        self.numbers: dict[str, dict[str, float]] = {
+            n: {"weight": 1.0, "ahead": 0.0} for n in self.weights
+        }
+        self.cosines: dict[str, list[float]] = {n: [] for n in self.weights}
+        self.level = dict.fromkeys(self.weights, 0.0)
+        self.peak = dict.fromkeys(self.weights, 0.0)
+        self.lag_sum = dict.fromkeys(self.weights, 0.0)
+        self.q = {n: torch.zeros_like(w) for n, w in self.weights.items()}
+        self.eta = dict.fromkeys(self.weights, 0.0)
         self.scale: dict[str, float] = {}
-        self.eta: dict[str, float] = {}
         for group, names in zip(self.groups, self.names, strict=True):
             self._start(group, names)
 
@@ -54,13 +61,12 @@ class AutoReference(Reference):
     def _find_scales(self) -> None:
         """The scales of all tensors that are trained for the first time, or were before."""
         last = 0.1
-        for group, names in zip(self.groups, self.names, strict=True):
+        for names in self.names:
             for name in names:
                 if name not in self.scale:
                     if not self._is_trainable(name):
                         continue
                     self.scale[name] = last
-                    self.beta[name] = group["betas"][0]
                     w = self.weights[name]
                     if w.ndim > 1:
                         rms = math.sqrt(w.square().mean().item()) if w.numel() else 0.0
@@ -85,38 +91,82 @@ class AutoReference(Reference):
         gradients = dict(zip(leaves, found, strict=True))
         held = [name for names in self.names for name in names]
         matrices = sum(self.weights[n].ndim > 1 for n in held if n in self.scale)
-        for group, names in zip(self.groups, self.names, strict=True):
-            for name in names:
-                g = gradients[name]
-                if g is not None and self._is_trainable(name):
-                    self._update(group, name, g, math.sqrt(max(matrices, 1)))
+        root = math.sqrt(max(matrices, 1))
+        live = {
+            name: (group, gradients[name], self.scale[name] / root)
+            for group, names in zip(self.groups, self.names, strict=True)
+            for name in names
+            if gradients[name] is not None and self._is_trainable(name)
+        }
+        shared = self._shared_cosine(live)
+        usual = math.sqrt(_mean([(g * scale).square() for _, g, scale in live.values()]))
+        for name, (group, g, scale) in live.items():
+            self._update(group, name, g, scale, shared, 1e-6 * usual / scale)
         self.calls += 1
         return loss.detach()
 
-    def _update(self, group: dict[str, Any], name: str, g: Tensor, root: float) -> None:
+    def _shared_cosine(self, live: dict[str, tuple[dict[str, Any], Tensor, float]]) -> float:
+        """The cosine of all gradients and ways, each in units of its tensor's scale."""
+        if not live:
+            return 0.0
+        of_all = [
+            ((g * scale).flatten(), (self.state(name)["lag"] / scale).flatten())
+            for name, (_, g, scale) in live.items()
+        ]
+        gradient, way = (torch.cat(parts) for parts in zip(*of_all, strict=True))
+        return _cosine(gradient, way)
+
+    def _update(
+        self, group: dict[str, Any], name: str, g: Tensor, scale: float, shared: float, eps: float
+    ) -> None:
         self.k[name] += 1
         k = self.k[name]
         beta, beta2 = group["betas"]
         warm = min(1.0, k / 20)
         z, x, slow, y = self.z[name], self.x[name], self.slow[name], self.weights[name]
-        if k > 2 and group["learning"]:
-            way = x - slow
-            size = g.norm().item() * way.norm().item()
-            cosine = (g * way).sum().item() / size if size > 0 else 0.0
-            rate = 0.02 + 0.3 * math.exp(-k / 60)
-            self.m[name] = max(-9.0, min(9.0, self.m[name] - rate * cosine))
+        square = g.square().mean().item() if g.numel() else 0.0
+        self.level[name] = beta2 * self.level[name] + (1 - beta2) * square
+        size = math.sqrt(self.level[name] / (1 - beta2**k))
+        self.peak[name] = max(size, self.peak[name] * (1 - 0.1 * math.exp(-k / 150)))
+        if k > 2:
+            cosine = _cosine(g, x - slow)
+            self.cosines[name].append(cosine)
+            if group["learning"]:
+                change = -(0.02 + 0.3 * math.exp(-k / 150)) * (cosine + shared)
+                self.m[name] = self.m[name] + change + self._growth(name, k)
+                self.m[name] = max(-9.0, min(9.0, self.m[name]))
         self.v[name] = beta2 * self.v[name] + (1 - beta2) * g * g
-        d = g / ((self.v[name] / (1 - beta2**k)).sqrt() + group["eps"])
-        scale = self.scale[name] / root
-        eta = float(group["lr"]) * warm * 0.02 * scale * math.exp(self.m[name])
+        d = g / ((self.v[name] / (1 - beta2**k)).sqrt() + max(eps, 1e-30))
+        eta = float(group["lr"]) * warm * 0.003 * scale * math.exp(self.m[name])
+        eta *= size / max(self.peak[name], 1e-30)  # steps shrink with the gradients
+        eta *= min(1.0, size / max(math.sqrt(square), 1e-30))  # and where one is unusual
         self.eta[name] = eta
-        z = z - eta * (d + group["weight_decay"] * y)
-        weight = k**2 * warm**2
-        self.weight_sum[name] += weight
-        x = x + weight / self.weight_sum[name] * (z - x)
+        z = z - eta * (d + group["weight_decay"] * y / self.scale[name])
+        self.q[name] = z - x
+        self.sums[name].append(k**2 * warm**2)
+        c = self.sums[name][-1] / sum(self.sums[name])
+        x = x + c * (z - x)
         self.slow[name] = slow + 0.02 * (x - slow)
-        self.z[name], self.x[name], self.beta[name] = z, x, beta
+        self.lag_sum[name] = 0.98 * (self.lag_sum[name] + c)
+        self.z[name], self.x[name] = z, x
+        self.numbers[name] = {"weight": c, "ahead": (1 - beta) * (1 - c)}
         self.weights[name] = beta * x + (1 - beta) * z
+
+    def _growth(self, name: str, k: int) -> float:
+        """What a steady trend adds: averages of the cosines with weights that fall by 0.98."""
+        if k <= 50:
+            return 0.0
+        ages = range(len(self.cosines[name]) - 1, -1, -1)
+        total = sum(0.98**age for age in ages)
+        mean = sum(0.98**age * c for age, c in zip(ages, self.cosines[name], strict=True)) / total
+        square = sum(0.98**a * c * c for a, c in zip(ages, self.cosines[name], strict=True)) / total
+        steadiness = -mean / math.sqrt(square) if square > 0 else 0.0
+        return 0.02 * min(max(steadiness - 0.5, 0.0), 0.5)
+
+    def _trend(self, name: str, power: int) -> float:
+        ages = range(len(self.cosines[name]) - 1, -1, -1)
+        pairs = zip(ages, self.cosines[name], strict=True)
+        return 0.02 * sum(0.98**age * c**power for age, c in pairs)
 
     def state(self, name: str) -> Tensors:
         """The state of one parameter, in the form of the fast path.
@@ -125,16 +175,33 @@ class AutoReference(Reference):
             name: the name of the parameter.
         """
         like = self.weights[name]
+        way = self.x[name] - self.slow[name]
         numbers = {
             "log_step": self.m[name],
             "scale": self.scale[name],
-            "weight_sum": self.weight_sum[name],
-            "beta": self.beta[name],
+            "step_size": self.eta[name],
+            "weight_sum": float(sum(self.sums[name])),
+            "lag_sum": self.lag_sum[name],
+            "trend": self._trend(name, 1),
+            "trend_square": self._trend(name, 2),
+            "level": self.level[name],
+            "peak": self.peak[name],
+            **self.numbers[name],
         }
         return {
             "exp_avg_sq": self.v[name],
-            "lead": self.z[name] - self.x[name],
-            "lag": self.x[name] - self.slow[name],
+            "lead": self.q[name],
+            "lag": way / self.lag_sum[name] if self.lag_sum[name] else way,
             "step": torch.tensor(float(self.k[name])),
             **{key: like.new_tensor(value) for key, value in numbers.items()},
         }
+
+
+def _cosine(g: Tensor, way: Tensor) -> float:
+    size = g.norm().item() * way.norm().item()
+    return (g * way).sum().item() / size if size > 0 else 0.0
+
+
+def _mean(tensors: list[Tensor]) -> float:
+    every = torch.cat([t.flatten() for t in tensors]) if tensors else torch.zeros(1)
+    return every.mean().item() if every.numel() else 0.0
