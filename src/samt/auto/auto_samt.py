@@ -41,19 +41,30 @@ class AutoSAMT(BlockOptimizer):
     between the two. With g the gradient of a tensor, in its step k = 1, 2, …,
 
         v ← β₂ v + (1 − β₂) g²,   d = g / (√(v / (1 − β₂^k)) + ε)
-        z ← z − η (d + λ y),      η = lr · min(1, k/20) · 0.02 · scale · e^m
+        z ← z − η (d + λ y / scale)
         x ← (1 − c) x + c z,      c = w_k / (w_1 + … + w_k),  w_k = k² min(1, k/20)²
         y = β x + (1 − β) z
 
-    The scale is √3 times the root mean square of the tensor's first weights, over √L for L
-    matrices: the unit in which weights are stored changes nothing. A vector has the scale of the
-    matrix before it. m is what is learned: with x̄ ← 0.98 x̄ + 0.02 x, a slower average,
+    A step is relative to the size of the tensor, and fades with its gradients:
 
-        m ← m − (0.02 + 0.3 e^(−k/60)) · cos(g, x − x̄)                 from k = 3 on
+        η = lr · min(1, k/20) · 0.003 · scale/√L · e^m · (r / peak) · min(1, r / RMS(g))
+
+    The scale is √3 times the root mean square of the tensor's first weights, and L the number of
+    matrices: the unit in which weights are stored changes nothing. A vector has the scale of the
+    matrix before it. r is the root of the mean of v / (1 − β₂^k), and the peak is the largest r
+    so far, which is forgotten by a tenth in a step at first and not at all later. The last factor
+    limits the step of an unusually large gradient.
+
+    m is what is learned. With x̄ ← 0.98 x̄ + 0.02 x, a slower average, and C the cosine of all
+    gradients and ways together, each in units of its scale,
+
+        m ← m − (0.02 + 0.3 e^(−k/150)) · (cos(g, x − x̄) + C)          from k = 3 on
 
     which is a step down the derivative of the loss with respect to log η, along the way that the
-    average took: where x should have gone further, steps become larger. No pass over the network
-    is made for it, and no number of steps is needed: averaging takes the place of annealing.
+    average took: where x should have gone further, steps become larger. Where the cosines of the
+    last fifty steps agree, m also grows by 0.02 · (|mean| / RMS − 1/2) in a step. No pass over the
+    network is made for it, and no number of steps is needed: averaging takes the place of
+    annealing. `samt.auto.step.Recipe` holds the constants.
 
     x is what one evaluates and saves. `AutoSAMT(model)` sees to that: in training mode the
     parameters hold y, before the first forward pass in evaluation mode and in
@@ -69,10 +80,12 @@ class AutoSAMT(BlockOptimizer):
             of parameters.
         lr: a factor on every learned step (default 1.0); schedulers and groups change it.
         betas: β, the weight of x in y, and β₂, the decay of v (default (0.9, 0.99)).
-        weight_decay: λ, the decoupled weight decay (default 0). With a model it concerns
-            matrices alone, as `samt.blocks(model, decay=λ)` has them; otherwise, whatever the
-            groups hold.
-        learning: whether m is learned (default True).
+        weight_decay: λ, the decoupled weight decay (default 0). It is relative, too: weights of
+            the size that they had at first are drawn to zero by the part λ of a step, so that
+            0.003 does about what 0.1 does in AdamW on a layer of 1,000 inputs. With a model it
+            concerns matrices alone, as `samt.blocks(model, decay=λ)` has them; otherwise,
+            whatever the groups hold.
+        learning: whether m is learned (default True); False is there for comparisons.
         process_group: the processes that hold the same model and see different samples (default
             None): gradients and a closure's loss are averaged over them, and they start with the
             weights of the first process. A `DistributedDataParallel` or `fully_shard` model needs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -10,8 +11,9 @@ from pydantic import ConfigDict
 from torch import nn
 
 import samt
+from samt.auto.step import Recipe
 from samt.bench.errors import SettingsError
-from samt.bench.suite.method import Method, Options, product
+from samt.bench.suite.method import Chosen, Method, Options, product
 from samt.bench.suite.peers import PEERS
 from samt.bench.suite.stepper import Schedule, Stepper, constant, cosine, trained
 from samt.errors import SAMTError, suggestion
@@ -102,17 +104,38 @@ def _muon(model: nn.Module, steps: int, options: MuonOptions) -> Stepper:
 
 
 class AutoSAMTOptions(Options):
-    """The options of AutoSAMT: they are passed to the class as they are."""
+    """The options of AutoSAMT: those of the class, and the constants of `Recipe`."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
 
 def _auto_samt(model: nn.Module, steps: int, options: AutoSAMTOptions) -> Stepper:
     given: dict[str, Any] = options.model_dump()
+    constants = {field.name for field in dataclasses.fields(Recipe)} & given.keys()
+    own = Recipe(**{name: given.pop(name) for name in constants})
+    kind = type("AutoSAMT", (samt.AutoSAMT,), {"recipe": own}) if constants else samt.AutoSAMT
     try:
-        return Stepper(samt.AutoSAMT(model, **given))
+        return Stepper(kind(model, **given))
     except (SAMTError, TypeError) as error:
         raise SettingsError(f"method 'auto-samt': {error}") from error
+
+
+# Each leaves one ingredient out. The starts of those that do not learn are AdamW's usual ones.
+_ABLATIONS: dict[str, Chosen] = {
+    "no learning": {"learning": False},
+    "no learning, start 0.02": {"learning": False, "start": 0.02},
+    "no average": {"averages": False},
+    "no relative scale": {"is_relative": False, "start": 1e-3},
+    "plain Adam": {
+        **{"learning": False, "averages": False, "is_relative": False, "start": 1e-3},
+        **{"fades": False, "limits": False},
+    },
+    "no shared cosine": {"shares": False},
+    "no growth by trend": {"growth": 0.0},
+    "no fading": {"fades": False},
+    "no limit": {"limits": False},
+    "no early lesson": {"early_lesson": 0.0},
+}
 
 
 _OWN = (
@@ -121,7 +144,7 @@ _OWN = (
         AutoSAMTOptions,
         _auto_samt,
         "the class as it is, without an option",
-        ablations={},
+        ablations=_ABLATIONS,
     ),
     Method(
         "adamw",
