@@ -16,7 +16,7 @@ from samt.auto.held import Held
 from samt.auto.modes import watch
 from samt.auto.state import TRAINING_WEIGHTS, complete_state
 from samt.auto.step import Recipe
-from samt.auto.together import Together, is_read_late
+from samt.auto.together import Together, is_read_late, sum_of
 from samt.block_optimizer import BlockOptimizer, Group, Passes, never_compiled
 from samt.errors import CheckpointMismatchError, NonFiniteLossError
 from samt.history import summary
@@ -330,8 +330,9 @@ class AutoSAMT(BlockOptimizer):
         for kind in self._kinds:
             kind.look()
         fine = self._look_for_what_is_not_finite(loss)
+        totals = sum_of([kind.totals() for kind in self._kinds])
         for kind in self._kinds:
-            kind.move(fine)
+            kind.move(totals, fine)
             self._held.remember(kind.moved)
         for block, group in enumerate(self.param_groups):
             if self.history is not None and self._members[block]:

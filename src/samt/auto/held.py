@@ -76,7 +76,7 @@ class Held:
             self._settle()
             recent = self._recent[id(parameters)] = _Recent(parameters, memory)
         recent.versions = [parameter._version for parameter in parameters]
-        recent.squares = list(map(_square, recent.flat))
+        recent.squares = _squares(recent.flat)
 
     def _settle(self) -> None:
         """Sort what was noted last by parameter."""
@@ -223,7 +223,16 @@ def _flat(parameter: Tensor) -> Tensor:
 
 def _square(own: Tensor) -> Tensor:
     """A number that changes when a tensor does: the sum of the squares, or its root."""
+    if own.device.type != "cpu":
+        return torch._foreach_norm([own])[0]
     return torch.dot(own, own) if own.dim() == 1 else torch.linalg.vector_norm(own)
+
+
+def _squares(tensors: list[Tensor]) -> list[Tensor]:
+    """The same of several tensors; on an accelerator in few kernels."""
+    if all(own.device.type != "cpu" for own in tensors) and tensors:
+        return list(torch._foreach_norm(tensors))
+    return list(map(_square, tensors))
 
 
 def _plainly() -> ExitStack:

@@ -223,6 +223,11 @@ class Moved:
     leads: list[Tensor]
     lags: list[Tensor]
 
+    def some(self, indices: Sequence[int]) -> Moved:
+        """Some of the tensors."""
+        lists = (self.weights, self.gradients, self.squares, self.leads, self.lags)
+        return Moved(*([tensors[i] for i in indices] for tensors in lists))
+
     def are_fusible(self) -> bool:
         """Whether torch's fused kernel is right: it checks nothing and walks along all in step."""
         return all(
@@ -237,11 +242,14 @@ class Moved:
 
 @dataclass
 class Amounts:
-    """By how much each of some tensors moves: numbers, or tensors of one element on a device.
+    """By how much tensors move that are at the same step and have the same β and β₂.
+
+    All are numbers on the host, and tensors of one element on a device.
 
     Attributes:
-        eta: η of each tensor.
-        eps: what is added to the root of v.
+        eta: η of each tensor, 0 if nothing is to change.
+        eps: what is added to the root of v, for each tensor.
+        weight_decay: λ over the scale of each tensor; None where there is no decay.
         correction: 1 − β₂^k.
         lag_weight: the weight of q in the lag.
         weight: c of this step.
@@ -249,23 +257,22 @@ class Amounts:
         weight_before: c of the step before.
         ahead_before: (1 − β)(1 − c) of the step before.
         decay: 1 − β₂.
-        weight_decay: λ over the scale of each tensor; None where there is no decay.
         counts: k of each tensor, in float32 tensors in host memory; None on a device.
-        fine: 1, or 0 if nothing is to change, for each tensor; None where that is known.
+        fine: 1, or 0 if nothing is to change; None where that is known.
     """
 
     eta: list[Any]
     eps: list[Any]
-    correction: list[Any]
-    lag_weight: list[Any]
-    weight: list[Any]
-    ahead: list[Any]
-    weight_before: list[Any]
-    ahead_before: list[Any]
-    decay: list[Any]
     weight_decay: list[Any] | None
+    correction: Any
+    lag_weight: Any
+    weight: Any
+    ahead: Any
+    weight_before: Any
+    ahead_before: Any
+    decay: Any
     counts: list[Tensor] | None
-    fine: list[Tensor] | None
+    fine: Tensor | None
 
 
 def advance(moved: Moved, by: Amounts) -> None:
@@ -285,41 +292,28 @@ def advance(moved: Moved, by: Amounts) -> None:
         for index in range(len(moved.weights)):
             _advance_fused(index, moved, by)
         return
-    v, q, s = moved.squares, moved.leads, moved.lags
-    new_v = torch._foreach_mul(moved.gradients, moved.gradients)
-    new_v = torch._foreach_lerp(v, new_v, _as_tensors(by.decay, v))
-    d = torch._foreach_div(new_v, by.correction)
-    torch._foreach_sqrt_(d)
-    torch._foreach_add_(d, _as_tensors(by.eps, d))
-    d = torch._foreach_div(moved.gradients, d)
+    g, v, q, s = moved.gradients, moved.squares, moved.leads, moved.lags
+    fine = 1 if by.fine is None else by.fine  # every factor below is then 1, every summand 0
+    squares = torch._foreach_mul(g, g)
+    torch._foreach_mul_(squares, by.decay * fine)
+    torch._foreach_mul_(v, 1 - by.decay * fine)
+    torch._foreach_add_(v, squares)
+    roots = torch._foreach_div(v, by.correction)
+    torch._foreach_sqrt_(roots)
+    torch._foreach_add_(roots, by.eps)
+    d = torch._foreach_div(g, roots)
     if by.weight_decay is not None:
         torch._foreach_add_(d, torch._foreach_mul(moved.weights, by.weight_decay))
     torch._foreach_mul_(d, by.eta)
-    new_q = torch._foreach_mul(q, [1 - c for c in by.weight_before])
-    torch._foreach_sub_(new_q, d)
-    new_s = torch._foreach_lerp(s, new_q, _as_tensors(by.lag_weight, s))
     # y moves by the difference of two small things, and not through x.
-    way = torch._foreach_mul(
-        new_q, [c + ahead for c, ahead in zip(by.weight, by.ahead, strict=True)]
-    )
-    torch._foreach_sub_(way, torch._foreach_mul(q, by.ahead_before))
-    if by.fine is not None:
-        torch._foreach_mul_(way, by.fine)
+    back = torch._foreach_mul(q, by.ahead_before * fine)
+    torch._foreach_mul_(q, 1 - by.weight_before * fine)
+    torch._foreach_sub_(q, d)
+    torch._foreach_mul_(s, 1 - by.lag_weight * fine)
+    torch._foreach_add_(s, torch._foreach_mul(q, by.lag_weight * fine))
+    way = torch._foreach_mul(q, (by.weight + by.ahead) * fine)
+    torch._foreach_sub_(way, back)
     torch._foreach_add_(moved.weights, way)
-    for old, new in ((v, new_v), (q, new_q), (s, new_s)):
-        if by.fine is None:
-            torch._foreach_copy_(old, new)
-        else:
-            torch._foreach_lerp_(
-                old, new, [f.expand_as(t) for f, t in zip(by.fine, old, strict=True)]
-            )
-
-
-def _as_tensors(numbers: list[Any], like: Sequence[Tensor]) -> list[Tensor]:
-    return [
-        torch.as_tensor(number, dtype=own.dtype, device=own.device).expand_as(own)
-        for number, own in zip(numbers, like, strict=True)
-    ]
 
 
 def _advance_fused(i: int, moved: Moved, by: Amounts) -> None:
@@ -330,7 +324,7 @@ def _advance_fused(i: int, moved: Moved, by: Amounts) -> None:
     """
     assert by.counts is not None
     y, g, q = moved.weights[i], moved.gradients[i], moved.leads[i]
-    eta, ahead, left = by.eta[i], by.ahead_before[i], 1 - by.weight_before[i]
+    eta, ahead, left = by.eta[i], by.ahead_before, 1 - by.weight_before
     y.add_(q, alpha=-ahead)
     decay = by.weight_decay[i] if by.weight_decay is not None else 0.0
     decays = decay or not eta
@@ -341,11 +335,11 @@ def _advance_fused(i: int, moved: Moved, by: Amounts) -> None:
         *([q], [g], [g], [moved.squares[i]], [], [by.counts[i]]),
         lr=eta,
         beta1=0.0,
-        beta2=1 - by.decay[i],
+        beta2=1 - by.decay,
         weight_decay=0.0 if decays else (1 - left) / eta,
         eps=by.eps[i],
         amsgrad=False,
         maximize=False,
     )
-    moved.lags[i].lerp_(q, by.lag_weight[i])
-    y.add_(q, alpha=by.weight[i] + by.ahead[i])
+    moved.lags[i].lerp_(q, by.lag_weight)
+    y.add_(q, alpha=by.weight + by.ahead)

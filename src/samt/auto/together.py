@@ -4,22 +4,51 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from samt.auto.state import TRAINING_WEIGHTS
-from samt.auto.step import NUMBERS, Amounts, Looked, Moved, OnDevice, OnHost, Recipe, advance, learn
+from samt.auto.step import (
+    NUMBERS,
+    Amounts,
+    Looked,
+    Moved,
+    OnDevice,
+    OnHost,
+    Pace,
+    Recipe,
+    advance,
+    learn,
+)
 from samt.tensors.shards import Shards, local, local_gradient, local_state
 
 Group = dict[str, Any]
-_ROWS = ("scale", *NUMBERS)
+_ROWS = (*NUMBERS, "scale")
 
 
 def is_read_late(device: torch.device) -> bool:
     """Whether to look at a tensor there is to wait for the device."""
     return device.type != "cpu"
+
+
+class Learned(NamedTuple):
+    """What a step has learned: lists on the host, and vectors on a device, of the live tensors.
+
+    Attributes:
+        before: the numbers before the step.
+        now: the numbers after the step.
+        pace: what moves by them.
+        eta: η of each tensor, 0 if nothing is to change.
+        eps: what is added to the root of v, for each tensor.
+    """
+
+    before: dict[str, Any]
+    now: dict[str, Any]
+    pace: Pace
+    eta: list[Any]
+    eps: list[Any]
 
 
 class Together:
@@ -56,8 +85,6 @@ class Together:
             own["step"] = self._steps[i]
             own.update(zip(_ROWS, self._table[:, i].unbind(), strict=True))
         self._states = [local_state(own) for own in whole]
-        lags = [own["lag"] for own in self._states]
-        self._flat_lags = [s.view(-1) if s.is_contiguous() else None for s in lags]
         self._shards = Shards(self.parameters[0])
         self._groups = [groups[block] for block, _ in members]
         self._blocks = [block for block, _ in members]
@@ -65,17 +92,19 @@ class Together:
         self._is_late = is_read_late(self.device)
         self._root = math.sqrt(max(matrices, 1))
         counts = [float(max(parameter.numel(), 1)) for parameter in self.parameters]
-        self._counts: Any = _sent(counts, self._dtype, self.device) if self._is_late else counts
-        if not self._is_late:
-            self._host = self._table.tolist()
-            self._host_steps = self._steps.tolist()
+        self._elements = _sent(counts, self._dtype, self.device)
+        self._counts = counts
+        # What the host knows of numbers that lie on a device, which is waited for here alone.
+        self._host = [] if self._is_late else self._table.tolist()
+        self._taken = list(map(int, self._steps.tolist()))
         self._options_of: tuple[list[Any], Tensor] | None = None
         self._live: list[int] = []
         self._gradients: list[Tensor] = []
         self._of_block: dict[int, list[int]] = {}
         for i, block in enumerate(self._blocks):
             self._of_block.setdefault(block, []).append(i)
-        self._block_groups = {block: groups[block] for block in self._of_block}
+        self._block_groups = [groups[block] for block in self._of_block]
+        self._means: Tensor | None = None
 
     # What a step looks at.
 
@@ -85,17 +114,32 @@ class Together:
         self._live = [i for i, gradient in enumerate(found) if gradient is not None]
         there = [g for g in found if g is not None]
         self._gradients = [g if g.dtype == self._dtype else g.to(self._dtype) for g in there]
-        dots: list[Tensor] = []
-        for g, i in zip(self._gradients, self._live, strict=True):
-            s = self._flat_lags[i]
-            if s is not None and g.is_contiguous():
-                flat = g.view(-1)
-                dots += (torch.dot(flat, s), torch.dot(flat, flat), torch.dot(s, s))
-            else:
-                s = self._states[i]["lag"]
-                dots += ((g * s).sum(), (g * g).sum(), (s * s).sum())
-        looked = self._shards.sum(torch.stack(dots)) if dots else self._table.new_zeros(0)
-        self._looked = looked.view(-1, 3).T
+        lags = [self._states[i]["lag"] for i in self._live]
+        if not there:
+            self._looked = self._table.new_zeros(3, 0)
+            return
+        pairs = zip(self._gradients, lags, strict=True)
+        if self._is_late:  # few kernels
+            dots = [(_flat(g) @ _flat(s)) for g, s in pairs]
+            sizes = torch._foreach_norm([*self._gradients, *lags])
+            looked = torch.cat([torch.stack(dots), torch.stack(sizes).square()])
+        else:
+            numbers: list[Tensor] = []
+            for g, s in pairs:
+                one, other = _flat(g), _flat(s)
+                numbers += (torch.dot(one, other), torch.dot(one, one), torch.dot(other, other))
+            looked = torch.stack(numbers).view(-1, 3).T
+        self._looked = self._shards.sum(looked.reshape(-1)).view(3, -1)
+
+    def totals(self) -> Tensor:
+        """⟨g, s⟩, ‖g‖² and ‖s‖² of all tensors in units of their scales, and their elements."""
+        where = slice(None)
+        if len(self._live) < len(self.parameters):
+            where = _sent(self._live, torch.int64, self.device)  # type: ignore[assignment]
+        scale = (self._table[-1] / self._root)[where]
+        dots, squares, lags = self._looked
+        numbers = (dots.sum(), (squares * scale**2).sum(), (lags / scale**2).sum())
+        return torch.stack([*numbers, self._elements[where].sum()])
 
     def are_fine(self) -> Tensor | bool:
         """Whether all gradients and their squares are finite; a tensor where nobody looks."""
@@ -114,10 +158,11 @@ class Together:
 
     # What a step changes.
 
-    def move(self, fine: Tensor | None) -> None:
+    def move(self, totals: Tensor, fine: Tensor | None) -> None:
         """A step of every tensor that has a gradient.
 
         Args:
+            totals: the sum of `totals` of all kinds.
             fine: one bool on a device, at which nobody looks here: whether to change anything;
                 None where that is known.
         """
@@ -130,62 +175,86 @@ class Together:
             fine = fine.to(self.device)
             self._gradients = _without_faults(self._gradients, fine)
         self._absorb_edits()
-        amounts = self._learn_on_device(fine) if self._is_late else self._learn_on_host()
+        totals = totals.to(self.device, self._dtype, non_blocking=True)
+        learned = (
+            self._learn_on_device(totals, fine) if self._is_late else self._learn_on_host(totals)
+        )
         states = [self._states[i] for i in live]
         lists = ([state[key] for state in states] for key in ("exp_avg_sq", "lead", "lag"))
-        advance(Moved([self._weights(i) for i in live], self._gradients, *lists), amounts)
+        moved = Moved([self._weights(i) for i in live], self._gradients, *lists)
+        for own in self._alike():
+            part = moved if len(own) == len(live) else moved.some(own)
+            advance(part, self._amounts(own, learned, fine))
+        if self._is_late:  # with those that were skipped: all skip the same
+            for i in live:
+                self._taken[i] += 1
         self._write_rounded()
         self._show_sizes()
         self._gradients = []
 
-    def _learn_on_host(self) -> Amounts:
-        """The next numbers of each live tensor, one tensor after the other."""
-        dots, squares, lags = self._looked.tolist()
-        scales = [self._host[0][i] / self._root for i in self._live]
-        total = sum(square * scale**2 for square, scale in zip(squares, scales, strict=True))
-        ways = sum(lag / scale**2 for lag, scale in zip(lags, scales, strict=True))
-        shared = OnHost.cosine(sum(dots), total, ways)
-        usual = math.sqrt(total / sum(self._counts[i] for i in self._live))
-        found = []
+    def _alike(self) -> list[list[int]]:
+        """Indices into the live tensors: those at the same step with the same β and β₂."""
+        found: dict[Any, list[int]] = {}
         for n, i in enumerate(self._live):
-            group = self._groups[i]
-            before = {key: row[i] for key, row in zip(_ROWS, self._host, strict=True)}
-            looked = Looked(
-                OnHost.cosine(dots[n], squares[n], lags[n]),
-                shared,
-                squares[n] / self._counts[i],
-                usual / scales[n],
-                scales[n],
-                float(group["lr"]),
-                group["learning"],
-                *group["betas"],
-            )
-            self._host_steps[i] += 1
-            now, pace = learn(self._host_steps[i], before, looked, self._recipe, OnHost)
-            for row, key in zip(self._host, _ROWS, strict=True):
-                row[i] = now.get(key, row[i])
-            found.append((before, now, pace))
-        self._steps.copy_(torch.tensor(self._host_steps))
-        self._table.copy_(torch.tensor(self._host, dtype=self._dtype))
-        # As they are in the state, so that who goes on from a checkpoint has the same numbers.
-        self._host = self._table.tolist()
-        weight, ahead = self._host[_ROWS.index("weight")], self._host[_ROWS.index("ahead")]
+            found.setdefault((self._taken[i], *self._groups[i]["betas"]), []).append(n)
+        return list(found.values())
+
+    def _amounts(self, own: list[int], learned: Learned, fine: Tensor | None) -> Amounts:
+        before, now, pace = learned.before, learned.now, learned.pace
+        first, live = own[0], [self._live[n] for n in own]
+        decays = [self._groups[i]["weight_decay"] for i in live]
+        scales = [before["scale"][n] for n in own]
         return Amounts(
-            eta=[now["step_size"] for _, now, _ in found],
-            eps=[pace.eps for *_, pace in found],
-            correction=[pace.correction for *_, pace in found],
-            lag_weight=[pace.lag_weight for *_, pace in found],
-            weight=[weight[i] for i in self._live],
-            ahead=[ahead[i] for i in self._live],
-            weight_before=[before["weight"] for before, *_ in found],
-            ahead_before=[before["ahead"] for before, *_ in found],
-            decay=[1 - self._groups[i]["betas"][1] for i in self._live],
-            weight_decay=self._decays([self._host[0][i] for i in self._live]),
-            counts=[self._states[i]["step"] for i in self._live],
-            fine=None,
+            eta=[learned.eta[n] for n in own],
+            eps=[learned.eps[n] for n in own],
+            weight_decay=[decay / scale for decay, scale in zip(decays, scales, strict=True)]
+            if any(decays)
+            else None,
+            correction=pace.correction[first],
+            lag_weight=pace.lag_weight[first],
+            weight=now["weight"][first],
+            ahead=now["ahead"][first],
+            weight_before=before["weight"][first],
+            ahead_before=before["ahead"][first],
+            decay=1 - self._groups[live[0]]["betas"][1],
+            counts=None if self._is_late else [self._states[i]["step"] for i in live],
+            fine=None if fine is None else fine.to(self._dtype),
         )
 
-    def _learn_on_device(self, fine: Tensor | None) -> Amounts:
+    def _learn_on_host(self, totals: Tensor) -> Learned:
+        """The next numbers of each live tensor, one tensor after the other."""
+        dots, squares, lags = self._looked.tolist()
+        scales = [self._host[-1][i] / self._root for i in self._live]
+        dot, square, lag, count = totals.tolist()
+        shared = OnHost.cosine(dot, square, lag)
+        usual = math.sqrt(square / max(count, 1.0))
+        rows = self._host
+        before = {key: [row[i] for i in self._live] for key, row in zip(_ROWS, rows, strict=True)}
+        paces = []
+        for n, i in enumerate(self._live):
+            group = self._groups[i]
+            looked = Looked(
+                OnHost.cosine(dots[n], squares[n], lags[n]),
+                *(shared, squares[n] / self._counts[i], usual / scales[n], scales[n]),
+                *(float(group["lr"]), group["learning"], *group["betas"]),
+            )
+            self._taken[i] += 1
+            own = {key: numbers[n] for key, numbers in before.items()}
+            now, pace = learn(self._taken[i], own, looked, self._recipe, OnHost)
+            for row, key in zip(rows, NUMBERS, strict=False):
+                row[i] = now[key]
+            paces.append(pace)
+        self._steps.copy_(torch.tensor(self._taken))
+        self._table.copy_(torch.tensor(rows, dtype=self._dtype))
+        # As they are in the state, so that who goes on from a checkpoint has the same numbers.
+        self._host = self._table.tolist()
+        after = {
+            key: [row[i] for i in self._live] for key, row in zip(_ROWS, self._host, strict=True)
+        }
+        pace = Pace(*map(list, zip(*paces, strict=True)))
+        return Learned(before, after, pace, after["step_size"], pace.eps)
+
+    def _learn_on_device(self, totals: Tensor, fine: Tensor | None) -> Learned:
         """The next numbers of all live tensors at once, on a device at which nobody looks."""
         is_whole = len(self._live) == len(self.parameters)
         where = None if is_whole else _sent(self._live, torch.int64, self.device)
@@ -196,10 +265,12 @@ class Together:
         options, table, steps = map(of_live, (self._options(), self._table, self._steps))
         before = dict(zip(_ROWS, table.unbind(), strict=True))
         dots, squares, lags = self._looked if fine is None else self._looked.where(fine, 0)
+        totals = totals if fine is None else totals.where(fine, 0)
         scale = before["scale"] / self._root
-        counts, total = of_live(self._counts), (squares * scale**2).sum()
-        shared = OnDevice.cosine(dots.sum(), total, (lags / scale**2).sum())
-        usual = (total / counts.sum()).sqrt() / scale
+        dot, square, lag, count = totals.unbind()
+        shared = OnDevice.cosine(dot, square, lag)
+        usual = (square / count.clamp_min(1)).sqrt() / scale
+        counts = of_live(self._elements)
         looked = Looked(
             OnDevice.cosine(dots, squares, lags),
             *(shared, squares / counts, usual, scale, *options.unbind()),
@@ -207,39 +278,17 @@ class Together:
         k = (steps + 1).to(self._dtype)
         now, pace = learn(k, before, looked, self._recipe, OnDevice)
         new = torch.stack([now.get(key, before[key]) for key in _ROWS])
-        flags = None
+        eta = now["step_size"]
         if fine is not None:
-            new = torch.where(fine, new, table)
-            flags = [fine.to(self._dtype)] * len(self._live)
-        whole, whole_steps = self._table.clone(), steps + (1 if fine is None else fine)
+            new, eta = torch.where(fine, new, table), eta * fine
+        taken = steps + (1 if fine is None else fine)
         if where is None:
             self._table.copy_(new)
-            self._steps.copy_(whole_steps)
+            self._steps.copy_(taken)
         else:
-            self._table.copy_(whole.index_copy(1, where, new))
-            self._steps.index_copy_(0, where, whole_steps)
-        groups = [self._groups[i] for i in self._live]
-        return Amounts(
-            eta=_apart(now["step_size"]),
-            eps=_apart(pace.eps),
-            correction=_apart(pace.correction),
-            lag_weight=_apart(pace.lag_weight),
-            weight=_apart(now["weight"]),
-            ahead=_apart(now["ahead"]),
-            weight_before=_apart(before["weight"]),
-            ahead_before=_apart(before["ahead"]),
-            decay=[1 - group["betas"][1] for group in groups],
-            weight_decay=self._decays(_apart(before["scale"])),
-            counts=None,
-            fine=flags,
-        )
-
-    def _decays(self, scales: list[Any]) -> list[Any] | None:
-        """λ over the scale of each live tensor."""
-        decays = [self._groups[i]["weight_decay"] for i in self._live]
-        if not any(decays):
-            return None
-        return [decay / scale for decay, scale in zip(decays, scales, strict=True)]
+            self._table.index_copy_(1, where, new)
+            self._steps.index_copy_(0, where, taken)
+        return Learned(before, now, pace, list(eta.unbind()), list(pace.eps.unbind()))
 
     def _options(self) -> Tensor:
         """lr, whether there is learning, β and β₂, in a row each, on a device."""
@@ -283,18 +332,40 @@ class Together:
 
     def _show_sizes(self) -> None:
         """Put the mean step size of each block into its group, where the tensors are."""
-        row = _ROWS.index("step_size")
-        for block, own in self._of_block.items():
-            if self._is_late:
-                self._block_groups[block]["step_size"] = self._table[row, own].mean()
-            else:
-                sizes = self._host[row]
-                self._block_groups[block]["step_size"] = sum([sizes[i] for i in own]) / len(own)
+        row = NUMBERS.index("step_size")
+        if self._is_late:
+            if self._means is None:
+                blocks = [self._blocks.index(block) for block in self._of_block]
+                order = {self._blocks[first]: n for n, first in enumerate(blocks)}
+                own = [order[block] for block in self._blocks]
+                counts = [float(len(members)) for members in self._of_block.values()]
+                self._means = torch.zeros(len(counts), dtype=self._dtype, device=self.device)
+                self._block_of = _sent(own, torch.int64, self.device)
+                self._block_sizes = _sent(counts, self._dtype, self.device)
+            self._means.zero_().index_add_(0, self._block_of, self._table[row])
+            self._means.div_(self._block_sizes)
+            for group, mean in zip(self._block_groups, self._means.unbind(), strict=True):
+                group["step_size"] = mean
+        else:
+            sizes = self._host[row]
+            for group, members in zip(self._block_groups, self._of_block.values(), strict=True):
+                group["step_size"] = sum([sizes[i] for i in members]) / len(members)
 
 
-def _apart(vector: Tensor) -> list[Tensor]:
-    """The entries of a vector, which stay as they are when the vector changes."""
-    return list(vector.clone().unbind())
+def sum_of(vectors: list[Tensor]) -> Tensor:
+    """The sum of vectors that may lie on several devices, in double precision if one is."""
+    if len(vectors) == 1:
+        return vectors[0]
+    wide = max((v.dtype for v in vectors), key=lambda d: d.itemsize, default=torch.float32)
+    first = vectors[0].device if vectors else torch.device("cpu")
+    found = torch.zeros(4, dtype=wide, device=first)
+    for vector in vectors:
+        found = found + vector.to(first, wide, non_blocking=True)
+    return found
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    return tensor.view(-1) if tensor.is_contiguous() else tensor.reshape(-1)
 
 
 def _sent(values: list[Any], dtype: torch.dtype, device: torch.device) -> Tensor:
