@@ -333,3 +333,16 @@ def test_a_bad_gradient_names_its_block_and_moves_nothing() -> None:
         optimizer.step()
     assert_same(weights(model), before[0])
     assert_same(optimizer.state_dict()["state"], before[1]["state"])
+
+
+def test_a_number_that_somebody_writes_into_the_state_counts() -> None:
+    model, optimizer = start(7)
+    twin_model, twin = copy.deepcopy((model, optimizer))
+    for state in optimizer.state.values():
+        state["log_step"].fill_(1.5)
+    for parameter in twin.state:
+        twin.state[parameter]["log_step"] = torch.full_like(twin.state[parameter]["log_step"], 1.5)
+    steps(model, optimizer, 1)
+    steps(twin_model, twin, 1)
+    assert all(abs(float(state["log_step"]) - 1.5) < 0.5 for state in optimizer.state.values())
+    assert_same(weights(model), weights(twin_model))

@@ -76,6 +76,7 @@ class BlockOptimizer(torch.optim.Optimizer):
     structural: ClassVar[tuple[str, ...]] = ()  # after their change `_build` is called again
     mark: ClassVar[str]  # an option by which the groups of this optimizer are known
     notes: ClassVar[tuple[str, ...]] = ("calls",)  # what a group keeps beside its options
+    numbers: ClassVar[frozenset[str]] = frozenset()  # keys of the state that lie together
     temporary: ClassVar[tuple[str, ...]] = ()  # keys of a state that come and go
     history: History | None
 
@@ -195,8 +196,9 @@ class BlockOptimizer(torch.optim.Optimizer):
             for p in group["params"]:
                 found += (id(p), self._takes_part(p), p.dtype, p.get_device())
                 if p in self.state:
-                    values = self.state[p].values()
-                    found += (id(self.state[p]), *map(id, values), *map(_memory_of, values))
+                    state = self.state[p]
+                    whole = [v for k, v in state.items() if k not in self.numbers]
+                    found += (id(state), *map(id, state.values()), *map(_memory_of, whole))
                 if not is_lazy(p):
                     found.append(p.shape)
         return found

@@ -15,7 +15,7 @@ from samt.auto.gradients import average, of_closure
 from samt.auto.held import Held
 from samt.auto.modes import watch
 from samt.auto.state import TRAINING_WEIGHTS, complete_state
-from samt.auto.step import Recipe
+from samt.auto.step import NUMBERS, Recipe
 from samt.auto.together import Together, is_read_late, sum_of
 from samt.block_optimizer import BlockOptimizer, Group, Passes, never_compiled
 from samt.errors import CheckpointMismatchError, NonFiniteLossError
@@ -111,6 +111,7 @@ class AutoSAMT(BlockOptimizer):
     options = AUTO_SAMT_OPTIONS
     of_all_blocks = ()
     mark = "learning"
+    numbers = frozenset(("step", "scale", *NUMBERS))
     temporary = (TRAINING_WEIGHTS,)
     recipe: ClassVar[Recipe] = Recipe()
     _last_scale: Tensor | None  # of the matrix before the tensor whose state is completed

@@ -95,8 +95,7 @@ class Together:
         self._elements = _sent(counts, self._dtype, self.device)
         self._counts = counts
         # What the host knows of numbers that lie on a device, which is waited for here alone.
-        self._host = [] if self._is_late else self._table.tolist()
-        self._taken = list(map(int, self._steps.tolist()))
+        self._read_numbers()
         self._options_of: tuple[list[Any], Tensor] | None = None
         self._live: list[int] = []
         self._gradients: list[Tensor] = []
@@ -105,6 +104,11 @@ class Together:
             self._of_block.setdefault(block, []).append(i)
         self._block_groups = [groups[block] for block in self._of_block]
         self._means: Tensor | None = None
+
+    def _read_numbers(self) -> None:
+        self._host = [] if self._is_late else self._table.tolist()
+        self._taken = list(map(int, self._steps.tolist()))
+        self._read_at = self._table._version, self._steps._version
 
     # What a step looks at.
 
@@ -223,6 +227,8 @@ class Together:
 
     def _learn_on_host(self, totals: Tensor) -> Learned:
         """The next numbers of each live tensor, one tensor after the other."""
+        if (self._table._version, self._steps._version) != self._read_at:  # somebody wrote there
+            self._read_numbers()
         dots, squares, lags = self._looked.tolist()
         scales = [self._host[-1][i] / self._root for i in self._live]
         dot, square, lag, count = totals.tolist()
@@ -248,6 +254,7 @@ class Together:
         self._table.copy_(torch.tensor(rows, dtype=self._dtype))
         # As they are in the state, so that who goes on from a checkpoint has the same numbers.
         self._host = self._table.tolist()
+        self._read_at = self._table._version, self._steps._version
         after = {
             key: [row[i] for i in self._live] for key, row in zip(_ROWS, self._host, strict=True)
         }
