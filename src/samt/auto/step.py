@@ -113,6 +113,61 @@ class OnDevice:
 Arithmetic: TypeAlias = type[OnHost] | type[OnDevice]
 
 
+class Clock(NamedTuple):
+    """What depends on the number of a tensor's step alone, and on β and β₂.
+
+    Attributes:
+        k: the number of the step, from 1.
+        at_first: 1 at first, and less by a factor of e after `Recipe.early` steps.
+        has_way: 1 where the average has gone somewhere, otherwise 0.
+        warm: the part of its full size that a step has.
+        correction: 1 − β₂^k.
+        decay: 1 − β₂.
+        lag_weight: the weight of the newest way in the lag.
+        numbers: those of the state that are known by now.
+    """
+
+    k: Any
+    at_first: Any
+    has_way: Any
+    warm: Any
+    correction: Any
+    decay: Any
+    lag_weight: Any
+    numbers: dict[str, Any]
+
+
+def tick(
+    k: Any, before: Mapping[str, Any], beta: Any, beta2: Any, recipe: Recipe, of: Arithmetic
+) -> Clock:
+    """The averaging weights of the next step, and what else tensors at the same step share.
+
+    Args:
+        k: the number of the step, from 1.
+        before: the numbers that the state keeps.
+        beta: β.
+        beta2: β₂.
+        recipe: the constants.
+        of: the arithmetic of one tensor's numbers, or of those of many in vectors.
+    """
+    warm = of.clamp(k / recipe.warmup, 0.0, 1.0)
+    part = k**recipe.power * warm**2
+    now: dict[str, Any] = {"weight_sum": before["weight_sum"] + part}
+    now["weight"] = part / now["weight_sum"] if recipe.averages else k / k
+    now["ahead"] = (1 - beta) * (1 - now["weight"])
+    now["lag_sum"] = recipe.memory * (before["lag_sum"] + now["weight"])
+    return Clock(
+        k=k,
+        at_first=of.exp(k / -recipe.early),
+        has_way=(k >= FIRST_LESSON) * 1.0,
+        warm=warm,
+        correction=1 - beta2**k,
+        decay=1 - beta2,
+        lag_weight=recipe.memory * now["weight"] / now["lag_sum"],
+        numbers=now,
+    )
+
+
 class Looked(NamedTuple):
     """What a step finds out about a tensor, and the options of its group.
 
@@ -120,81 +175,50 @@ class Looked(NamedTuple):
         cosine: cos(g, s).
         shared: the cosine of all tensors together.
         square: ‖g‖² over the number of elements.
-        usual: the root mean square of all gradients, in units of the tensor.
         scale: the scale of the tensor, over √L for L matrices.
         lr: the factor on the learned step.
         learns: whether the step is learned.
-        beta: β.
-        beta2: β₂.
     """
 
     cosine: Any
     shared: Any
     square: Any
-    usual: Any
     scale: Any
     lr: Any
     learns: Any
-    beta: Any
-    beta2: Any
-
-
-class Pace(NamedTuple):
-    """What `learn` finds besides the numbers that the state keeps.
-
-    Attributes:
-        correction: 1 − β₂^k.
-        eps: what is added to the root of v.
-        lag_weight: the weight of the newest way in the lag.
-    """
-
-    correction: Any
-    eps: Any
-    lag_weight: Any
 
 
 def learn(
-    k: Any, before: Mapping[str, Any], looked: Looked, recipe: Recipe, of: Arithmetic
-) -> tuple[dict[str, Any], Pace]:
-    """The numbers of a tensor in its next step.
+    clock: Clock, before: Mapping[str, Any], looked: Looked, recipe: Recipe, of: Arithmetic
+) -> dict[str, Any]:
+    """The numbers of a tensor in its next step, those of its clock apart.
 
     Args:
-        k: the number of the step, from 1.
+        clock: what `tick` found.
         before: the numbers that the state keeps.
         looked: what the step found out about gradient and lag.
         recipe: the constants.
         of: the arithmetic of one tensor's numbers, or of those of many in vectors.
-
-    Returns:
-        The numbers after this step, and what it moves by.
     """
     now: dict[str, Any] = {}
-    at_first = of.exp(k / -recipe.early)
+    k, cosine = clock.k, looked.cosine
     # The root of the mean of v / (1 − β₂^k), and the largest that it was.
-    now["level"] = before["level"] + (1 - looked.beta2) * (looked.square - before["level"])
-    correction = 1 - looked.beta2**k
-    size = of.sqrt(now["level"] / correction)
-    now["peak"] = of.maximum(size, before["peak"] * (1 - recipe.forgets * at_first))
+    now["level"] = before["level"] + clock.decay * (looked.square - before["level"])
+    size = of.sqrt(now["level"] / clock.correction)
+    now["peak"] = of.maximum(size, before["peak"] * (1 - recipe.forgets * clock.at_first))
 
-    lesson = -(recipe.lesson + recipe.early_lesson * at_first) * (
-        looked.cosine + looked.shared * recipe.shares
-    )
-    has_way = (k >= FIRST_LESSON) * 1.0
-    for name, value in (("trend", looked.cosine), ("trend_square", looked.cosine**2)):
-        now[name] = before[name] + has_way * (1 - TREND) * (value - before[name])
-    spread = now["trend_square"] * (1 - TREND ** of.clamp(k - FIRST_LESSON + 1, 1.0))
-    steadiness = -now["trend"] / of.clamp(of.sqrt(spread), 1e-30)
+    rate = recipe.lesson + recipe.early_lesson * clock.at_first
+    lesson = -rate * (cosine + looked.shared * recipe.shares)
+    memory = clock.has_way * (1 - TREND)
+    now["trend"] = before["trend"] + memory * (cosine - before["trend"])
+    now["trend_square"] = before["trend_square"] + memory * (cosine**2 - before["trend_square"])
+    spread = of.sqrt(now["trend_square"] * (1 - TREND ** of.clamp(k - FIRST_LESSON + 1, 1.0)))
+    steadiness = -now["trend"] / of.clamp(spread, 1e-30)
     lesson = lesson + recipe.growth * of.clamp(steadiness - 0.5, 0.0, 0.5) * (k > TREND_FROM)
-    now["log_step"] = of.clamp(before["log_step"] + lesson * has_way * looked.learns, -BOUND, BOUND)
+    step = before["log_step"] + lesson * clock.has_way * looked.learns
+    now["log_step"] = of.clamp(step, -BOUND, BOUND)
 
-    warm = of.clamp(k / recipe.warmup, 0.0, 1.0)
-    part = k**recipe.power * warm**2
-    now["weight_sum"] = before["weight_sum"] + part
-    now["weight"] = part / now["weight_sum"] if recipe.averages else k / k
-    now["ahead"] = (1 - looked.beta) * (1 - now["weight"])
-    now["lag_sum"] = recipe.memory * (before["lag_sum"] + now["weight"])
-    lag_weight = recipe.memory * now["weight"] / now["lag_sum"]
-    eta = looked.lr * warm * recipe.start * of.exp(now["log_step"])
+    eta = looked.lr * clock.warm * recipe.start * of.exp(now["log_step"])
     if recipe.is_relative:
         eta = eta * looked.scale
     if recipe.fades:
@@ -202,7 +226,7 @@ def learn(
     if recipe.limits:
         eta = eta * of.clamp(size / of.clamp(of.sqrt(looked.square), 1e-30), 0.0, 1.0)
     now["step_size"] = eta
-    return now, Pace(correction, of.clamp(EPS * looked.usual, 1e-30), lag_weight)
+    return now
 
 
 @dataclass

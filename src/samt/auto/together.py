@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
 from samt.auto.state import TRAINING_WEIGHTS
 from samt.auto.step import (
+    EPS,
     NUMBERS,
     Amounts,
+    Clock,
     Looked,
     Moved,
     OnDevice,
     OnHost,
-    Pace,
     Recipe,
     advance,
     learn,
+    tick,
 )
 from samt.tensors.shards import Shards, local, local_gradient, local_state
 
 Group = dict[str, Any]
+Totals: TypeAlias = list[float] | Tensor
 _ROWS = (*NUMBERS, "scale")
 
 
@@ -39,14 +42,14 @@ class Learned(NamedTuple):
     Attributes:
         before: the numbers before the step.
         now: the numbers after the step.
-        pace: what moves by them.
+        clocks: the clock of each tensor on the host, and one of all on a device.
         eta: η of each tensor, 0 if nothing is to change.
         eps: what is added to the root of v, for each tensor.
     """
 
     before: dict[str, Any]
     now: dict[str, Any]
-    pace: Pace
+    clocks: list[Clock]
     eta: list[Any]
     eps: list[Any]
 
@@ -135,11 +138,20 @@ class Together:
             looked = torch.stack(numbers).view(-1, 3).T
         self._looked = self._shards.sum(looked.reshape(-1)).view(3, -1)
 
-    def totals(self) -> Tensor:
+    def totals(self) -> Totals:
         """⟨g, s⟩, ‖g‖² and ‖s‖² of all tensors in units of their scales, and their elements."""
-        where = slice(None)
+        if not self._is_late:
+            if (self._table._version, self._steps._version) != self._read_at:
+                self._read_numbers()  # somebody wrote there
+            self._looked_on_host = self._looked.tolist()
+            scales = [self._host[-1][i] / self._root for i in self._live]
+            dots, squares, lags = self._looked_on_host
+            square = sum([one * scale * scale for one, scale in zip(squares, scales, strict=True)])
+            lag = sum([one / scale / scale for one, scale in zip(lags, scales, strict=True)])
+            return [sum(dots), square, lag, sum([self._counts[i] for i in self._live])]
+        where: Any = slice(None)
         if len(self._live) < len(self.parameters):
-            where = _sent(self._live, torch.int64, self.device)  # type: ignore[assignment]
+            where = _sent(self._live, torch.int64, self.device)
         scale = (self._table[-1] / self._root)[where]
         dots, squares, lags = self._looked
         numbers = (dots.sum(), (squares * scale**2).sum(), (lags / scale**2).sum())
@@ -162,7 +174,7 @@ class Together:
 
     # What a step changes.
 
-    def move(self, totals: Tensor, fine: Tensor | None) -> None:
+    def move(self, totals: Totals, fine: Tensor | None) -> None:
         """A step of every tensor that has a gradient.
 
         Args:
@@ -179,10 +191,11 @@ class Together:
             fine = fine.to(self.device)
             self._gradients = _without_faults(self._gradients, fine)
         self._absorb_edits()
-        totals = totals.to(self.device, self._dtype, non_blocking=True)
-        learned = (
-            self._learn_on_device(totals, fine) if self._is_late else self._learn_on_host(totals)
-        )
+        if self._is_late:
+            totals = torch.as_tensor(totals).to(self.device, self._dtype, non_blocking=True)
+            learned = self._learn_on_device(totals, fine)
+        else:
+            learned = self._learn_on_host(totals)
         states = [self._states[i] for i in live]
         lists = ([state[key] for state in states] for key in ("exp_avg_sq", "lead", "lag"))
         moved = Moved([self._weights(i) for i in live], self._gradients, *lists)
@@ -204,7 +217,8 @@ class Together:
         return list(found.values())
 
     def _amounts(self, own: list[int], learned: Learned, fine: Tensor | None) -> Amounts:
-        before, now, pace = learned.before, learned.now, learned.pace
+        before, now = learned.before, learned.now
+        clock = learned.clocks[0 if self._is_late else own[0]]
         first, live = own[0], [self._live[n] for n in own]
         decays = [self._groups[i]["weight_decay"] for i in live]
         scales = [before["scale"][n] for n in own]
@@ -214,8 +228,8 @@ class Together:
             weight_decay=[decay / scale for decay, scale in zip(decays, scales, strict=True)]
             if any(decays)
             else None,
-            correction=pace.correction[first],
-            lag_weight=pace.lag_weight[first],
+            correction=clock.correction[first] if self._is_late else clock.correction,
+            lag_weight=clock.lag_weight[first] if self._is_late else clock.lag_weight,
             weight=now["weight"][first],
             ahead=now["ahead"][first],
             weight_before=before["weight"][first],
@@ -225,41 +239,41 @@ class Together:
             fine=None if fine is None else fine.to(self._dtype),
         )
 
-    def _learn_on_host(self, totals: Tensor) -> Learned:
+    def _learn_on_host(self, totals: Totals) -> Learned:
         """The next numbers of each live tensor, one tensor after the other."""
-        if (self._table._version, self._steps._version) != self._read_at:  # somebody wrote there
-            self._read_numbers()
-        dots, squares, lags = self._looked.tolist()
-        scales = [self._host[-1][i] / self._root for i in self._live]
-        dot, square, lag, count = totals.tolist()
-        shared = OnHost.cosine(dot, square, lag)
-        usual = math.sqrt(square / max(count, 1.0))
-        rows = self._host
+        dots, squares, lags = self._looked_on_host
+        dot, square, lag, count = totals.tolist() if isinstance(totals, Tensor) else totals
+        shared, usual = OnHost.cosine(dot, square, lag), math.sqrt(square / max(count, 1.0))
+        rows, recipe = self._host, self._recipe
         before = {key: [row[i] for i in self._live] for key, row in zip(_ROWS, rows, strict=True)}
-        paces = []
+        known: dict[Any, Clock] = {}
+        clocks, eps = [], []
         for n, i in enumerate(self._live):
             group = self._groups[i]
-            looked = Looked(
-                OnHost.cosine(dots[n], squares[n], lags[n]),
-                *(shared, squares[n] / self._counts[i], usual / scales[n], scales[n]),
-                *(float(group["lr"]), group["learning"], *group["betas"]),
-            )
             self._taken[i] += 1
             own = {key: numbers[n] for key, numbers in before.items()}
-            now, pace = learn(self._taken[i], own, looked, self._recipe, OnHost)
+            which = (self._taken[i], group["betas"])
+            if which not in known:
+                beta, beta2 = group["betas"]
+                known[which] = tick(self._taken[i], own, beta, beta2, recipe, OnHost)
+            scale = own["scale"] / self._root
+            looked = Looked(
+                OnHost.cosine(dots[n], squares[n], lags[n]),
+                *(shared, squares[n] / self._counts[i], scale),
+                *(float(group["lr"]), group["learning"]),
+            )
+            now = learn(known[which], own, looked, recipe, OnHost) | known[which].numbers
             for row, key in zip(rows, NUMBERS, strict=False):
                 row[i] = now[key]
-            paces.append(pace)
+            clocks.append(known[which])
+            eps.append(max(EPS * usual / scale, 1e-30))
         self._steps.copy_(torch.tensor(self._taken))
         self._table.copy_(torch.tensor(rows, dtype=self._dtype))
         # As they are in the state, so that who goes on from a checkpoint has the same numbers.
-        self._host = self._table.tolist()
+        self._host = rows = self._table.tolist()
         self._read_at = self._table._version, self._steps._version
-        after = {
-            key: [row[i] for i in self._live] for key, row in zip(_ROWS, self._host, strict=True)
-        }
-        pace = Pace(*map(list, zip(*paces, strict=True)))
-        return Learned(before, after, pace, after["step_size"], pace.eps)
+        after = {key: [row[i] for i in self._live] for key, row in zip(_ROWS, rows, strict=True)}
+        return Learned(before, after, clocks, after["step_size"], eps)
 
     def _learn_on_device(self, totals: Tensor, fine: Tensor | None) -> Learned:
         """The next numbers of all live tensors at once, on a device at which nobody looks."""
@@ -278,12 +292,13 @@ class Together:
         shared = OnDevice.cosine(dot, square, lag)
         usual = (square / count.clamp_min(1)).sqrt() / scale
         counts = of_live(self._elements)
+        lr, learns, beta, beta2 = options.unbind()
         looked = Looked(
-            OnDevice.cosine(dots, squares, lags),
-            *(shared, squares / counts, usual, scale, *options.unbind()),
+            OnDevice.cosine(dots, squares, lags), shared, squares / counts, scale, lr, learns
         )
         k = (steps + 1).to(self._dtype)
-        now, pace = learn(k, before, looked, self._recipe, OnDevice)
+        clock = tick(k, before, beta, beta2, self._recipe, OnDevice)
+        now = learn(clock, before, looked, self._recipe, OnDevice) | clock.numbers
         new = torch.stack([now.get(key, before[key]) for key in _ROWS])
         eta = now["step_size"]
         if fine is not None:
@@ -295,7 +310,8 @@ class Together:
         else:
             self._table.index_copy_(1, where, new)
             self._steps.index_copy_(0, where, taken)
-        return Learned(before, now, pace, list(eta.unbind()), list(pace.eps.unbind()))
+        eps = (EPS * usual).clamp_min(1e-30)
+        return Learned(before, now, [clock], list(eta.unbind()), list(eps.unbind()))
 
     def _options(self) -> Tensor:
         """lr, whether there is learning, β and β₂, in a row each, on a device."""
@@ -359,15 +375,16 @@ class Together:
                 group["step_size"] = sum([sizes[i] for i in members]) / len(members)
 
 
-def sum_of(vectors: list[Tensor]) -> Tensor:
-    """The sum of vectors that may lie on several devices, in double precision if one is."""
-    if len(vectors) == 1:
-        return vectors[0]
-    wide = max((v.dtype for v in vectors), key=lambda d: d.itemsize, default=torch.float32)
-    first = vectors[0].device if vectors else torch.device("cpu")
-    found = torch.zeros(4, dtype=wide, device=first)
-    for vector in vectors:
-        found = found + vector.to(first, wide, non_blocking=True)
+def sum_of(several: list[Totals]) -> Totals:
+    """The sum of totals, some of which may lie on devices."""
+    if len(several) == 1:
+        return several[0]
+    on_device = [totals for totals in several if isinstance(totals, Tensor)]
+    on_host = [totals for totals in several if not isinstance(totals, Tensor)]
+    found: Totals = list(map(sum, zip(*on_host, strict=True))) if on_host else [0.0] * 4
+    for totals in on_device:
+        like = on_device[0]
+        found = torch.as_tensor(found).to(like, non_blocking=True) + totals.to(like)
     return found
 
 
