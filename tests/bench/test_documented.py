@@ -45,7 +45,7 @@ def test_every_network_is_named(model: str) -> None:
     assert model in re.findall(r"\w+", line.partition("#")[2])
 
 
-@pytest.mark.parametrize("field", [*Experiment.model_fields, "problems", "profiles"])
+@pytest.mark.parametrize("field", [*Experiment.model_fields, "profiles"])
 def test_every_field_of_an_experiment_is_explained(field: str) -> None:
     table = page("experiments.md").partition("| field |")[2].partition("\n\n")[0]
     assert any(f"`{field}`" in row.split("|")[1] for row in table.splitlines()[2:])
