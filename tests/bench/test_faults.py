@@ -172,7 +172,7 @@ def _suite(folder: Path) -> None:
     )
     folder.mkdir()
     with suite.Store(folder.parent / "suite.sqlite", writing=True) as store:
-        store.add(settings, outcome, {})
+        store.add(settings, outcome, {"commit": ""})
         suite.export(store, folder / "runs.jsonl")
     (folder / "page.md").write_text(
         "# Page\n\n<!-- suite problems -->\n<!-- end of suite problems -->\n\nmore text\n"
