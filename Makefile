@@ -34,10 +34,8 @@ bench: $(STAMP)  ## cost of a step, as a ratio to torch SGD, into docs/performan
 paper: $(STAMP)  ## the page of measured beside published numbers, from the results that are kept
 	$(BIN)/samt report docs/paper/results -o docs/paper --no-figures
 
-suite: $(STAMP)  ## the tables of docs/how-to-choose.md, from the results that are kept
-	for of in "AutoSAMT"; do $(BIN)/samt results standing "suite-*" --of "$$of" \
-		--results docs/suite/results --into docs/how-to-choose.md || exit 1; done
-	$(BIN)/samt results dependence initial-step --results docs/suite/results --into docs/how-to-choose.md
+suite: $(STAMP)  ## the tables of docs/how-to-choose.md and the page of the suite, from the runs that are kept
+	$(BIN)/samt report docs/suite/runs.jsonl.gz -o docs/suite --into docs/how-to-choose.md
 
 docs: $(STAMP)  ## the documentation site, into site/
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'

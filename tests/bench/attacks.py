@@ -56,7 +56,6 @@ budget: {epochs: 1.5}
 tuning: {seeds: [0], budget: {passes: 40}}
 exclude: [{data: digits, seed: 1}]
 profiles: {smoke: {seeds: 1, budget: {epochs: 0}}}
-problems: {one: {data: digits}, two: {dropout: 0.5}}
 """
 
 
@@ -156,7 +155,6 @@ _SHOWN = (
     "results export -o {}/cells.parquet --results {}/results",
     "results merge {}/results --results {}/merged",
     "results prune --dry-run --results {}/results",
-    "results standing first --of SAMT --against 'sgd [plain]' --results {}/results",
     "report {}/results -o {}/report --no-figures",
 )
 

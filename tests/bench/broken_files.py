@@ -192,7 +192,7 @@ BROKEN: dict[str, tuple[str, int, str, str]] = {
         profile("seeds: 1", "budget: {epochs: -1}"),
         *(8, "profiles.smoke.budget.epochs", "greater than or equal"),
     ),
-    "profile in profile": (profile("profiles: {}"), 7, "profiles.smoke.profiles", "did you mean"),
+    "profile in profile": (profile("profiles: {}"), 7, "profiles.smoke.profiles", "unknown field"),
     "key twice": (more("title: a\nname: u\n"), 6, "name", "name stands twice: remove one"),
     "key below twice": (
         but(budget="{epochs: 1,\n  epochs: 2}"),

@@ -20,7 +20,7 @@ import atheris
 with atheris.instrument_imports(include=["samt.bench"]):
     from samt.bench.data import load
     from samt.bench.errors import UserError
-    from samt.bench.experiments.files import load_experiments
+    from samt.bench.experiments.files import load_experiment
 
     from .attacks import ATTACKS, Attack, mutated
 
@@ -32,7 +32,7 @@ def read(attack: Attack, folder: Path, number: int) -> None:
         if words[:2] == ["data", "info"]:
             load(words[2], folder)
         elif words[0] == "run":
-            load_experiments(Path(words[1]))
+            load_experiment(Path(words[1]))
         else:
             attack.run(folder, number)
 

@@ -148,6 +148,7 @@ BAD_WORDS = [
     ("compare samt samt", "remove one"),
     ("compare sgd:lr=0.1 sgd:lr=-0.1", "lr=-0.1"),
     ("compare --seeds 0", "1 or more"),
+    ("run suite table2", "the suite runs by itself"),
 ]
 
 

@@ -11,6 +11,7 @@ from samt.bench.commands import results
 from samt.bench.experiments.spec import Experiment, option_text
 from samt.bench.method_specs import METHOD_OPTIONS, Option
 from samt.bench.models import MODELS
+from samt.bench.suite.families import FAMILIES
 
 from .conftest import Samt
 
@@ -45,7 +46,7 @@ def test_every_network_is_named(model: str) -> None:
     assert model in re.findall(r"\w+", line.partition("#")[2])
 
 
-@pytest.mark.parametrize("field", [*Experiment.model_fields, "problems", "profiles"])
+@pytest.mark.parametrize("field", [*Experiment.model_fields, "profiles"])
 def test_every_field_of_an_experiment_is_explained(field: str) -> None:
     table = page("experiments.md").partition("| field |")[2].partition("\n\n")[0]
     assert any(f"`{field}`" in row.split("|")[1] for row in table.splitlines()[2:])
@@ -56,3 +57,17 @@ def test_every_command_on_results_is_shown(samt_here: Samt) -> None:
     assert len(names) == len(results.app.registered_commands)
     section = page("results.md").partition("## Commands")[2].partition("\n## ")[0]
     assert [name for name in names if f"samt results {name} " not in section] == []
+
+
+def test_every_problem_of_the_suite_is_explained() -> None:
+    table = page("how-to-choose.md").partition("| family |")[2].partition("\n\n")[0]
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in table.splitlines()[2:]]
+    found, family = [], ""
+    for name, problem, half, _ in rows:
+        family = name or family
+        found.append((family, problem, half))
+    assert found == [
+        (f"`{family}`", f"`{one.name}`", "chosen on" if one.chosen_on else "held out")
+        for family, problems in FAMILIES.items()
+        for one in problems
+    ]

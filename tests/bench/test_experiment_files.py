@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from samt.bench.errors import ExperimentError
-from samt.bench.experiments.files import load_experiments, locate
+from samt.bench.experiments.files import load_experiment, locate
 from samt.bench.experiments.spec import Budget, Experiment
 
 from .broken_files import BROKEN, LONG, SMALL, more
@@ -60,8 +60,7 @@ profiles:
 def load(folder: Path, text: str | bytes, profile: str | None = None) -> Experiment:
     path = folder / "e.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    [experiment] = load_experiments(path, profile)
-    return experiment
+    return load_experiment(path, profile)
 
 
 def refused(folder: Path, text: str | bytes) -> str:
@@ -121,55 +120,6 @@ def test_a_profile_replaces_fields(tmp_path: Path) -> None:
         load(tmp_path, SMALL, "smoke")
 
 
-PROBLEMS = """
-name: suite
-title: All
-data: digits
-methods: [sgd]
-budget: {epochs: 1}
-problems:
-  wide: {title: wide ones, width: [9]}
-  deep:
-    width: [[3, 3, 3]]
-    batch_size: 7
-profiles:
-  paper: {}
-  smoke:
-    seeds: 2
-    problems:
-      small: {data: diabetes}
-"""
-
-
-def test_problems_are_experiments_of_their_own(tmp_path: Path) -> None:
-    path = tmp_path / "e.yaml"
-    path.write_text(PROBLEMS)
-    wide, deep = load_experiments(path)
-    assert (wide.name, wide.title, wide.width) == ("suite-wide", "All: wide ones", [[9]])
-    assert (deep.name, deep.title, deep.width) == ("suite-deep", "All", [[3, 3, 3]])
-    assert (wide.batch_size, deep.batch_size) == (64, 7)
-    [small] = load_experiments(path, "smoke")
-    assert (small.name, small.data, small.seeds) == ("suite-small-smoke", ["diabetes"], [0, 1])
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "line", "words"),
-    [
-        ("batch_size: 7", "batch_size: 0", 11, "problems.deep.batch_size"),
-        ("batch_size: 7", "batchsize: 7", 11, "did you mean 'batch_size'"),
-        ("data: diabetes", "data: diabets", 17, "problems.small.data"),
-        ("  wide: {title: wide ones, width: [9]}", "  wide: 3", 7, "map a name to the fields"),
-        ("  deep:", "  'a b':", 9, "letters, digits, dots, hyphens"),
-        ("methods: [sgd]", "methods: [sdg]", 5, "did you mean 'sgd'"),
-        ("    batch_size: 7", "    problems: {}", 11, "problems"),
-    ],
-)
-def test_a_mistake_in_a_problem(tmp_path: Path, old: str, new: str, line: int, words: str) -> None:
-    message = refused(tmp_path, PROBLEMS.replace(old, new))
-    assert f"line {line}" in message
-    assert words in message
-
-
 @pytest.mark.parametrize(("text", "line", "name", "cure"), BROKEN.values(), ids=BROKEN)
 def test_a_mistake_is_one_line_that_says_where_it_is_and_what_to_do(
     tmp_path: Path, text: str, line: int, name: str, cure: str
@@ -199,9 +149,9 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
 
 def test_what_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ExperimentError, match=r"Is a directory\): check the file"):
-        load_experiments(tmp_path)
+        load_experiment(tmp_path)
     with pytest.raises(ExperimentError, match=r"No such file or directory\): check the file"):
-        load_experiments(tmp_path / "none.yaml")
+        load_experiment(tmp_path / "none.yaml")
     assert "is it an experiment file?" in refused(tmp_path, "# " + "x" * (2 << 20))
 
 
@@ -259,11 +209,10 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def assert_experiment_or_error(file: Path, content: bytes) -> None:
     file.write_bytes(content)
     try:
-        [found] = load_experiments(file)
+        found = load_experiment(file)
     except ExperimentError as error:
         message = str(error)
     else:
-        assert isinstance(found, Experiment)
         assert Experiment.model_validate_json(found.model_dump_json()) == found
         return
     assert message.startswith(str(file))
@@ -358,27 +307,8 @@ def test_a_name_of_nothing(
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_the_suite_is_well_formed() -> None:
-    problems, steps = locate("suite")[1], locate("suite")[0]
-    experiments = load_experiments(problems)
-    assert len(experiments) >= 12
-    assert len({one.name for one in experiments}) == len(experiments)
-    for one in experiments:
-        assert len(one.seeds) == 3
-        tuned = {method.label: method.tune for method in one.methods if method.tune}
-        assert {label: len(tune["lr"]) for label, tune in tuned.items()} == {
-            "SGD tuned": 7,
-            "Adam tuned": 7,
-        }
-        assert one.tuning.budget is None  # as long as what is judged
-    [sensitivity] = load_experiments(steps)
-    assert [len(list(method.variants())) for method in sensitivity.methods] == [9, 9, 9]
-    assert load_experiments(problems, "smoke")
-    assert load_experiments(steps, "smoke")
-
-
 @pytest.mark.parametrize("path", locate("paper"), ids=lambda path: path.stem)
 def test_the_experiments_of_the_paper_are_valid(path: Path) -> None:
-    assert [one.name for one in load_experiments(path)] == [path.stem]
+    assert load_experiment(path).name == path.stem
     for profile in yaml.safe_load(path.read_text()).get("profiles", {}):
-        load_experiments(path, profile)
+        load_experiment(path, profile)

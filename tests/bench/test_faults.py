@@ -19,6 +19,9 @@ import torch
 from PIL import Image
 
 from samt.bench.experiments.store import Store
+from samt.bench.suite import store as suite
+from samt.bench.suite.methods import METHODS
+from samt.bench.suite.record import Outcome, Settings
 
 from .faults import NONE, Disturbed, Fault, Victims, victims
 from .file_server import Server, serving
@@ -102,16 +105,10 @@ SCENARIOS = {
         then=_results("prune", "--yes"),
     ),
     "into": Scenario(
-        _copied("two"),
-        _results(
-            "standing",
-            "first",
-            "--of",
-            "samt",
-            "--against",
-            "SGD tuned",
-            "--into",
-            ending=["page.md"],
+        _copied("suite"),
+        lambda folder, given: (
+            *("report", given / "suite" / "runs.jsonl", "-o", folder / "report"),
+            *("--into", folder / "suite" / "page.md"),
         ),
     ),
     "report": Scenario(
@@ -141,6 +138,7 @@ def given(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Iterator[
     given = tmp_path_factory.mktemp("faults") / "given"
     shutil.copytree(data_dir, given / "data")
     _two_stores(given / "two")
+    _suite(given / "suite")
     for number in range(12):
         path = given / "photographs" / "train" / "ab"[number % 2] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -162,8 +160,22 @@ def _two_stores(folder: Path) -> None:
         labels = {one: (store.summary(one) or {})["label"] for one in identities}
         cells = [{**entry, "label": labels[str(entry["identity"])]} for entry in entries]
         store.save_experiment("first", {"title": "", "definition": "d", "cells": cells})
+
+
+def _suite(folder: Path) -> None:
+    """A run of the suite, as it is exported, and a page for its table."""
+    options = METHODS["adamw-fixed"].complete({})
+    settings = Settings(problem="digits", method="adamw-fixed", options=options, seed=0)
+    curve = ((0, 90.0), (1_600, 3.0))
+    outcome = Outcome(
+        final=3.0, diverged=False, steps=1_600, seconds=2.0, curve=curve, state_bytes=8.0
+    )
+    folder.mkdir()
+    with suite.Store(folder.parent / "suite.sqlite", writing=True) as store:
+        store.add(settings, outcome, {"commit": ""})
+        suite.export(store, folder / "runs.jsonl")
     (folder / "page.md").write_text(
-        "# Page\n\n<!-- first, samt -->\n<!-- end of first, samt -->\n\nmore text\n"
+        "# Page\n\n<!-- suite problems -->\n<!-- end of suite problems -->\n\nmore text\n"
     )
 
 

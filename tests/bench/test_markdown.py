@@ -12,15 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from samt.bench.report.dependence_text import dependence_text
-from samt.bench.report.grids import Entry
 from samt.bench.report.markdown import escaped, inserted, table
-from samt.bench.report.sensitivity import Dependence
-from samt.bench.report.standing_text import standing_text
-from samt.bench.standing import standings
+from samt.bench.suite.block import Best, Block
 from samt.bench.terminal import shown
-
-from .standing_cells import cells
 
 EVIL = [
     *(
@@ -105,30 +99,20 @@ def test_any_text_is_one_cell_that_reads_as_it_is(text: str, parser: str) -> Non
 
 @pytest.mark.parametrize("parser", PARSERS)
 @pytest.mark.parametrize("evil", EVIL)
-def test_a_standing_of_evil_names_is_one_table(evil: str, parser: str) -> None:
-    values = {evil: [0.9, 0.92], "SGD": [0.8, 0.8], f"{evil} tuned": [0.1, 0.2]}
-    judged = standings({evil: cells("accuracy", values)}, evil, ["SGD", f"{evil} tuned"])
-    text = standing_text(judged, ["SGD", f"{evil} tuned"])
-    page = inserted("<!-- one, ours -->\n<!-- end of one, ours -->\n", "one, ours", text)
-    assert inserted(page, "one, ours", "other") == (
-        "<!-- one, ours -->\n\nother\n\n<!-- end of one, ours -->\n"
-    )
+def test_a_block_of_evil_names_is_one_table(evil: str, parser: str) -> None:
+    block = Block("t", [evil, "b"], [[evil, Best("1")]], [f"{evil} ends."])
+    page = inserted("<!-- one -->\n<!-- end of one -->\n", "one", block.markdown())
+    assert inserted(page, "one", "other") == "<!-- one -->\n\nother\n\n<!-- end of one -->\n"
     found = Texts(PARSERS[parser](page))
     line = shown(" ".join(evil.split()))
-    assert len(found.rows) == 4
-    assert {len(row) for row in found.rows} == {6}
-    assert (found.rows[0][2], found.rows[1][0]) == (line, line)
+    assert found.rows == [[line, "b"], [line, "1"]]
+    assert [" ".join(one.split()) for one in found.paragraphs] == [f"{line} ends.".strip()]
     assert found.tags - {"comment"} <= {"table", "thead", "tbody", "tr", "th", "td", "p", "strong"}
 
 
-@pytest.mark.parametrize("parser", PARSERS)
-@pytest.mark.parametrize("evil", EVIL)
-def test_a_dependence_of_evil_names_is_one_table(evil: str, parser: str) -> None:
-    entry = Entry("", {"failed": 1})
-    one = Dependence(evil, evil, evil, "8", evil, [0.1, 1.0, 10.0], [entry] * 3)
-    found = Texts(PARSERS[parser](dependence_text([one])))
-    line = shown(" ".join(evil.split()))
-    assert [row[0] for row in found.rows] == [line, line]
-    assert {len(row) for row in found.rows} == {5}
-    place = shown(" ".join(f"{evil}, {evil}, width 8".split()))
-    assert found.paragraphs == [f"{place}: test metric, by {line}"]
+@pytest.mark.parametrize(
+    "page", ["", "<!-- x -->", "<!-- end of x -->", "<!-- end of x --><!-- x -->"]
+)
+def test_a_page_without_marks(page: str) -> None:
+    with pytest.raises(ValueError, match="are not there: write them"):
+        inserted(page, "x", "text")

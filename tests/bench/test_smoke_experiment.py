@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from samt.bench.experiments.files import load_experiments, locate
+from samt.bench.experiments.files import load_experiment, locate
 from samt.bench.experiments.store import Store
 from samt.bench.method_specs import METHOD_OPTIONS
 
@@ -35,7 +35,7 @@ def test_the_experiments_of_the_paper_are_well_formed(profile: str) -> None:
     paths = locate("paper")
     assert len(paths) >= 10
     for path in paths:
-        [experiment] = load_experiments(path, profile)
+        experiment = load_experiment(path, profile)
         suffix = "" if profile == "paper" or path.stem == "smoke" else "-smoke"
         assert experiment.name == path.stem + suffix
         assert experiment.title

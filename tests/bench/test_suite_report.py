@@ -329,6 +329,17 @@ def test_pages_are_written_from_the_store_and_from_its_export(
     assert "there is no store" in capsys.readouterr().err
 
 
+def test_the_page_on_choosing_has_marks_for_every_part() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "how-to-choose.md").read_text(encoding="utf-8")
+    begun, ended = (
+        re.findall(rf"^<!-- {word}(suite .*) -->$", page, re.M) for word in ("", "end of ")
+    )
+    assert begun == ended
+    assert len(set(begun)) == len(begun)
+    parts = blocks(compared(stored(), PROBLEMS))
+    assert {one for one in parts if "," not in one} <= set(begun) <= set(parts)
+
+
 def test_a_block_escapes_what_is_no_markup_of_its_own() -> None:
     block = Block("t", ["a", "b"], [["<i>", Best("1 ± 2")]], ["note_"])
     assert block.markdown().splitlines()[2:] == ["| &#60;i&#62; | **1 ± 2** |", "", "note&#95;"]

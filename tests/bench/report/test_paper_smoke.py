@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from samt.bench.experiments.files import load_experiments, locate
+from samt.bench.experiments.files import load_experiment, locate
 from samt.bench.experiments.store import Store
 
 from ..conftest import samt_process
@@ -24,7 +24,7 @@ def test_the_paper_runs_and_is_reported(tmp_path: Path, open_page: Open) -> None
     assert outcome.code == 0, outcome
     page = (report / "index.html").read_text(encoding="utf-8")
     for path in locate("paper"):
-        [experiment] = load_experiments(path, "smoke")
+        experiment = load_experiment(path, "smoke")
         assert experiment.title in page.replace("<wbr>", "")
         for ending in ("figures/*.png", "figures/*.pdf", "tables/*.csv", "tables/*.tex"):
             kind, _, pattern = ending.partition("/")

@@ -1,4 +1,4 @@
-"""The commands `samt results list | show | standing | dependence | export | merge | prune`."""
+"""The commands `samt results list | show | export | merge | prune`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import typer
 
 from samt.bench import options as flag
 from samt.bench import statistics
-from samt.bench.commands.markdown import dependence, standing
 from samt.bench.errors import ResultsError, SettingsError
 from samt.bench.experiments import export, frames
 from samt.bench.experiments.merge import merge
@@ -94,10 +93,6 @@ def show(
         _show_cell(store, name)
     _report_damage(store)
     return 0
-
-
-app.command()(standing)
-app.command()(dependence)
 
 
 @app.command("export")

@@ -16,7 +16,7 @@ from samt.bench import data as datasets
 from samt.bench import options as flag
 from samt.bench.errors import DataError, ExperimentError, NoCellError, UserError
 from samt.bench.experiments.backends import default_jobs
-from samt.bench.experiments.files import load_experiments, locate
+from samt.bench.experiments.files import SUITE, load_experiment, locate
 from samt.bench.experiments.grid import Machine
 from samt.bench.experiments.runner import Options, Plan, Runner
 from samt.bench.experiments.store import Store
@@ -51,14 +51,14 @@ _Only = Annotated[
     ),
 ]
 
-_SUITE = "The suite"
+_PANEL = "The suite"
 _Problems = Annotated[
     list[str] | None,
     typer.Option(
         "--problem",
         metavar="NAME",
         help="A problem of it; may be repeated.",
-        rich_help_panel=_SUITE,
+        rich_help_panel=_PANEL,
         show_default=False,
     ),
 ]
@@ -68,7 +68,7 @@ _Families = Annotated[
         "--family",
         metavar="NAME",
         help="A family of its problems; may be repeated.",
-        rich_help_panel=_SUITE,
+        rich_help_panel=_PANEL,
         show_default=False,
     ),
 ]
@@ -77,7 +77,7 @@ _Half = Annotated[
     typer.Option(
         "--half",
         help="Problems that settings may be chosen on, or those held out.",
-        rich_help_panel=_SUITE,
+        rich_help_panel=_PANEL,
     ),
 ]
 _Methods = Annotated[
@@ -86,7 +86,7 @@ _Methods = Annotated[
         "--method",
         metavar="NAME[:OPTION=VALUE,...]",
         help="A method, or NAME/ABLATION; may be repeated.",
-        rich_help_panel=_SUITE,
+        rich_help_panel=_PANEL,
         show_default=False,
     ),
 ]
@@ -96,7 +96,7 @@ _Seeds = Annotated[
         "--seeds",
         min=1,
         help="At most so many of each problem's seeds.",
-        rich_help_panel=_SUITE,
+        rich_help_panel=_PANEL,
         show_default=False,
     ),
 ]
@@ -107,13 +107,13 @@ _Horizons = Annotated[
         min=0.001,
         help="A share of the problems' steps; may be repeated. By default a quarter, a half, "
         "one and two for the main methods, one for the others.",
-        rich_help_panel=_SUITE,
+        rich_help_panel=_PANEL,
         show_default=False,
     ),
 ]
 _Part = Annotated[
     Part,
-    typer.Option("--part", help="The part that methods are compared on.", rich_help_panel=_SUITE),
+    typer.Option("--part", help="The part that methods are compared on.", rich_help_panel=_PANEL),
 ]
 
 
@@ -189,7 +189,9 @@ def run(
 
       samt run table2 --backend ray --address auto --results s3://bucket/samt
     """
-    if list(names) == ["suite"]:
+    if SUITE in names:
+        if len(names) > 1:
+            raise ExperimentError("the suite runs by itself: samt run suite, then the others")
         wish = Wish(problem or (), family or (), half, method or (), seeds, horizon or (), part)
         return run_suite(wish, results, jobs or default_jobs(1), data_dir, dry_run)
     if tensorboard is not None:
@@ -230,14 +232,14 @@ def _plans(
     plans: list[Plan] = []
     nothing: dict[str, UserError] = {}
     for path in dict.fromkeys(path for name in names for path in locate(name)):
-        for experiment in load_experiments(path, profile):
-            if experiment.name in {*nothing, *(plan.experiment.name for plan in plans)}:
-                name = experiment.name
-                raise ExperimentError(f"{path}: another experiment is called {name}, too")
-            try:
-                plans.append(Plan.of(experiment, path, profile, machine, only))
-            except (NoCellError, DataError) as error:
-                nothing[experiment.name] = error
+        experiment = load_experiment(path, profile)
+        if experiment.name in {*nothing, *(plan.experiment.name for plan in plans)}:
+            name = experiment.name
+            raise ExperimentError(f"{path}: another experiment is called {name}, too")
+        try:
+            plans.append(Plan.of(experiment, path, profile, machine, only))
+        except (NoCellError, DataError) as error:
+            nothing[experiment.name] = error
     # What --only leaves out is what was asked for.
     absent = {name: error for name, error in nothing.items() if isinstance(error, DataError)}
     if not plans:

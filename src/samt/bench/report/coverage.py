@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from samt.bench.errors import ExperimentError
-from samt.bench.experiments.files import load_experiments
+from samt.bench.experiments.files import load_experiment
 from samt.bench.experiments.grid import WIDTHLESS
 from samt.bench.report import wording
 from samt.bench.untrusted import writable
@@ -103,7 +103,8 @@ def _folder(folder: str, profile: str | None) -> dict[str, str]:
     found: dict[str, str] = {}
     for path in sorted(Path(folder).glob("*.yaml")):
         with suppress(ExperimentError):
-            found |= {one.name: one.title for one in load_experiments(path, profile)}
+            one = load_experiment(path, profile)
+            found[one.name] = one.title
     return found
 
 

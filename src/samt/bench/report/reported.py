@@ -65,7 +65,7 @@ def folders(file: str | None, given: Path | None = None) -> list[Path]:
     if given is not None:
         return [given]
     beside = [] if not file else [Path(file).expanduser().parent]
-    return [*beside, *reversed(files.folders("paper"))]
+    return [*beside, *reversed(files.folders())]
 
 
 def published_numbers(name: str, places: Sequence[Path]) -> list[Published]:

@@ -63,7 +63,7 @@ def write_report(
                 raise ReportError(f"{into} has no mark such as <!-- {next(iter(parts))} -->")
             for name in marked:
                 text = inserted(text, name, parts[name])
-            write_atomically(into, text.encode())
+            write_atomically(into.resolve(), text.encode())  # the file itself, not a link to it
             say(f"{', '.join(marked)} in {into}")
     except OSError as error:
         raise ReportError(f"cannot write the report: {error}") from error

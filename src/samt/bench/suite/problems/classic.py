@@ -1,4 +1,4 @@
-"""Networks and data as they come: the problems of the first suite, and what they vary."""
+"""Networks and data as they come, and what is varied of them one at a time."""
 
 from __future__ import annotations
 
