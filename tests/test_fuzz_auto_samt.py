@@ -18,7 +18,6 @@ from .support.optimizer_machine import CHOICES, SEARCH, OneEvaluationMachine, fa
 _BLOCK = {
     "lr": st.sampled_from([1e-3, 0.1, 1.0]),
     "betas": st.sampled_from([(0.9, 0.99), (0.0, 0.5), (0.5, 0.0)]),
-    "eps": st.sampled_from([1e-8, 1e-3]),
     "weight_decay": st.sampled_from([0.0, 0.5]),
     "learning": st.booleans(),
 }
@@ -27,7 +26,7 @@ _BLOCK = {
 class AutoSAMTMachine(OneEvaluationMachine):
     """A training with AutoSAMT."""
 
-    not_negative = ("lr", "weight_decay", "eps")
+    not_negative = ("lr", "weight_decay")
 
     @initialize(
         **CHOICES,

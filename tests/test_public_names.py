@@ -31,7 +31,7 @@ def test_signatures_are_these() -> None:
         "max_grad_norm", "replay", "compile", "process_group", "seed",
     ]  # fmt: skip
     assert list(inspect.signature(samt.AutoSAMT).parameters) == [
-        "params", "lr", "betas", "eps", "weight_decay", "learning", "process_group",
+        "params", "lr", "betas", "weight_decay", "learning", "process_group",
     ]  # fmt: skip
     step = inspect.signature(samt.SAMT.step)
     assert list(step.parameters) == ["self", "closure", "meta_closure"]

@@ -41,7 +41,6 @@ SAMT_ALONE: dict[str, Any] = {
 }
 AUTO_SAMT_ALONE: dict[str, Any] = {
     "betas": (0.5, 0.5),
-    "eps": 1e-6,
     "learning": False,
 }
 

@@ -192,8 +192,7 @@ class Together:
             self._gradients = _without_faults(self._gradients, fine)
         self._absorb_edits()
         if self._is_late:
-            totals = torch.as_tensor(totals).to(self.device, self._dtype, non_blocking=True)
-            learned = self._learn_on_device(totals, fine)
+            learned = self._learn_on_device(_on_device(totals, self._table), fine)
         else:
             learned = self._learn_on_host(totals)
         states = [self._states[i] for i in live]
@@ -267,8 +266,8 @@ class Together:
                 row[i] = now[key]
             clocks.append(known[which])
             eps.append(max(EPS * usual / scale, 1e-30))
-        self._steps.copy_(torch.tensor(self._taken))
-        self._table.copy_(torch.tensor(rows, dtype=self._dtype))
+        self._steps.copy_(_sent(self._taken, self._steps.dtype, self.device))
+        self._table.copy_(_sent(rows, self._dtype, self.device))
         # As they are in the state, so that who goes on from a checkpoint has the same numbers.
         self._host = rows = self._table.tolist()
         self._read_at = self._table._version, self._steps._version
@@ -384,8 +383,14 @@ def sum_of(several: list[Totals]) -> Totals:
     found: Totals = list(map(sum, zip(*on_host, strict=True))) if on_host else [0.0] * 4
     for totals in on_device:
         like = on_device[0]
-        found = torch.as_tensor(found).to(like, non_blocking=True) + totals.to(like)
+        found = _on_device(found, like) + totals.to(like)
     return found
+
+
+def _on_device(totals: Totals, like: Tensor) -> Tensor:
+    if isinstance(totals, Tensor):
+        return totals.to(like.device, like.dtype, non_blocking=True)
+    return _sent(totals, like.dtype, like.device)
 
 
 def _flat(tensor: Tensor) -> Tensor:
