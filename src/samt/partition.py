@@ -9,7 +9,6 @@ from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
-from torch.nn.parameter import is_lazy
 
 from samt.errors import DuplicateParameterError, PartitionError, listed
 
@@ -19,9 +18,7 @@ Member: TypeAlias = str | nn.Module
 Partition: TypeAlias = int | Sequence[Member | Sequence[Member]] | None
 
 
-def blocks(
-    model: nn.Module, partition: Partition = None, *, decay: float | None = None
-) -> list[dict[str, Any]]:
+def blocks(model: nn.Module, partition: Partition = None) -> list[dict[str, Any]]:
     """Make the param groups of a model, one for each block, in the order of its definition.
 
     A parameter that several modules share belongs to the first of them.
@@ -37,18 +34,13 @@ def blocks(
             - a list with one entry for each block: a module, a pattern for names of parameters
               or modules (`"encoder.*"`), or a list of these. A parameter goes to the first
               block that matches it; `"*"` at the end takes the rest.
-        decay: the weight decay of tensors with two dimensions or more (default None: groups say
-            nothing of weight decay). Where a block has others besides, such as biases and the
-            weights of norm layers, these become a second block without weight decay, whose name
-            ends with "without decay".
 
     Returns:
         Dicts with `name`, `params` and `param_names`. Any torch optimizer takes them; options
         of SAMT may be added to each.
 
     Raises:
-        PartitionError: the partition leaves parameters out, an entry matches none, or a parameter
-            that `decay` would sort has no shape yet.
+        PartitionError: the partition leaves parameters out, or an entry matches none.
 
     Examples:
         >>> import samt, torch
@@ -60,8 +52,6 @@ def blocks(
         ['model']
         >>> [block["name"] for block in samt.blocks(model, [model[2], "*"])]
         ['2', '*']
-        >>> [(block["name"], block["weight_decay"]) for block in samt.blocks(model, 1, decay=0.1)]
-        [('model', 0.1), ('model without decay', 0.0)]
     """
     model = inner_model(model)
     layers = _layers(model)
@@ -79,34 +69,9 @@ def blocks(
     else:
         named = _matched(model, [name for _, names in layers for name in names], partition)
     parameters = dict(model.named_parameters())
-    groups: list[dict[str, Any]] = [
+    return [
         {"name": name, "params": [parameters[n] for n in members], "param_names": members}
         for name, members in named
-    ]
-    return groups if decay is None else [part for g in groups for part in _by_decay(g, decay)]
-
-
-def _by_decay(group: dict[str, Any], decay: float) -> list[dict[str, Any]]:
-    """A block as one or two: its matrices with weight decay, and its vectors without."""
-    if any(map(is_lazy, group["params"])):
-        raise PartitionError(
-            f"block {group['name']!r} has a parameter that has no shape yet, so that nobody knows "
-            "whether it decays: call the model once on a batch before"
-        )
-    named = list(zip(group["param_names"], group["params"], strict=True))
-    matrices = [(name, p) for name, p in named if p.ndim > 1]
-    vectors = [(name, p) for name, p in named if p.ndim <= 1]
-    rest = f"{group['name']} without decay"
-    parts = ((group["name"], decay, matrices), (rest, 0.0, vectors))
-    return [
-        {
-            "name": title,
-            "params": [p for _, p in members],
-            "param_names": [name for name, _ in members],
-            "weight_decay": value,
-        }
-        for title, value, members in parts
-        if members
     ]
 
 

@@ -21,7 +21,7 @@ from samt.block_optimizer import BlockOptimizer, Group, Passes, never_compiled
 from samt.errors import CheckpointMismatchError, NonFiniteLossError
 from samt.history import summary
 from samt.options import AUTO_SAMT_OPTIONS, only
-from samt.partition import blocks, inner_model
+from samt.partition import inner_model
 from samt.tensors.finite import refuse_unless_finite
 from samt.tensors.precision import own_precision
 from samt.tensors.refusals import refuse_sparse
@@ -41,7 +41,7 @@ class AutoSAMT(BlockOptimizer):
     between the two. With g the gradient of a tensor, in its step k = 1, 2, …,
 
         v ← β₂ v + (1 − β₂) g²,   d = g / (√(v / (1 − β₂^k)) + ε)
-        z ← z − η (d + λ y / scale)
+        z ← z − η (d + λ (r / peak) y / scale)
         x ← (1 − c) x + c z,      c = w_k / (w_1 + … + w_k),  w_k = k² min(1, k/20)²
         y = β x + (1 − β) z
 
@@ -80,11 +80,9 @@ class AutoSAMT(BlockOptimizer):
             of parameters.
         lr: a factor on every learned step (default 1.0); schedulers and groups change it.
         betas: β, the weight of x in y, and β₂, the decay of v (default (0.9, 0.99)).
-        weight_decay: λ, the decoupled weight decay (default 0). It is relative, too: weights of
-            the size that they had at first are drawn to zero by the part λ of a step, so that
-            0.003 does about what 0.1 does in AdamW on a layer of 1,000 inputs. With a model it
-            concerns matrices alone, as `samt.blocks(model, decay=λ)` has them; otherwise,
-            whatever the groups hold.
+        weight_decay: λ, the decoupled weight decay of tensors with two dimensions or more (default
+            0.01); biases and the weights of norm layers have none. It is relative, too: weights of
+            the size that they had at first are drawn to zero by the part λ · r / peak of a step.
         learning: whether m is learned (default True); False is there for comparisons.
         process_group: the processes that hold the same model and see different samples (default
             None): gradients and a closure's loss are averaged over them, and they start with the
@@ -123,7 +121,7 @@ class AutoSAMT(BlockOptimizer):
         lr: float | Tensor = 1.0,
         *,
         betas: tuple[float, float] = (0.9, 0.99),
-        weight_decay: float = 0.0,
+        weight_decay: float = 0.01,
         learning: bool = True,
         process_group: ProcessGroup | None = None,
     ) -> None:
@@ -135,8 +133,6 @@ class AutoSAMT(BlockOptimizer):
         }
         model = params if isinstance(params, nn.Module) else None
         self._begin_holding()
-        if isinstance(params, nn.Module) and weight_decay:
-            params = blocks(params, decay=weight_decay)
         super().__init__(params, defaults, process_group)
         if model is not None:
             self._watch(model)

@@ -193,6 +193,8 @@ def learn(
 ) -> dict[str, Any]:
     """The numbers of a tensor in its next step, those of its clock apart.
 
+    "fade" is one of them that the state does not keep: r / peak.
+
     Args:
         clock: what `tick` found.
         before: the numbers that the state keeps.
@@ -206,6 +208,7 @@ def learn(
     now["level"] = before["level"] + clock.decay * (looked.square - before["level"])
     size = of.sqrt(now["level"] / clock.correction)
     now["peak"] = of.maximum(size, before["peak"] * (1 - recipe.forgets * clock.at_first))
+    now["fade"] = size / of.clamp(now["peak"], 1e-30)
 
     rate = recipe.lesson + recipe.early_lesson * clock.at_first
     lesson = -rate * (cosine + looked.shared * recipe.shares)
@@ -222,7 +225,7 @@ def learn(
     if recipe.is_relative:
         eta = eta * looked.scale
     if recipe.fades:
-        eta = eta * size / of.clamp(now["peak"], 1e-30)
+        eta = eta * now["fade"]
     if recipe.limits:
         eta = eta * of.clamp(size / of.clamp(of.sqrt(looked.square), 1e-30), 0.0, 1.0)
     now["step_size"] = eta
@@ -273,7 +276,7 @@ class Amounts:
     Attributes:
         eta: η of each tensor, 0 if nothing is to change.
         eps: what is added to the root of v, for each tensor.
-        weight_decay: λ over the scale of each tensor; None where there is no decay.
+        weight_decay: λ r / (peak · scale) of each tensor; None where there is no decay.
         correction: 1 − β₂^k.
         lag_weight: the weight of q in the lag.
         weight: c of this step.
@@ -304,7 +307,7 @@ def advance(moved: Moved, by: Amounts) -> None:
 
         v ← β₂ v + (1 − β₂) g²,   d = g / (√(v / (1 − β₂^k)) + ε)
         x = y − ahead q                       the x of the step before
-        q ← (1 − c) q − η (d + λ y / scale)   from there to the new z; c is of the step before
+        q ← (1 − c) q − η (d + λ′ y)          from there to the new z; c is of the step before
         s ← s + w (q − s)                     along x − x̄, up to a positive factor
         y = x + (c + ahead) q                 with c and ahead of this step
 
@@ -350,20 +353,21 @@ def _advance_fused(i: int, moved: Moved, by: Amounts) -> None:
     y, g, q = moved.weights[i], moved.gradients[i], moved.leads[i]
     eta, ahead, left = by.eta[i], by.ahead_before, 1 - by.weight_before
     y.add_(q, alpha=-ahead)
-    decay = by.weight_decay[i] if by.weight_decay is not None else 0.0
-    decays = decay or not eta
-    if decays:
-        part = eta * decay
-        q.mul_(left - part * ahead).add_(y, alpha=-part)
+    part = 0.0 if by.weight_decay is None else eta * by.weight_decay[i]
+    left -= part * ahead  # y is x + ahead q
+    if not eta:
+        q.mul_(left)
     torch._fused_adamw_(
         *([q], [g], [g], [moved.squares[i]], [], [by.counts[i]]),
         lr=eta,
         beta1=0.0,
         beta2=1 - by.decay,
-        weight_decay=0.0 if decays else (1 - left) / eta,
+        weight_decay=(1 - left) / eta if eta else 0.0,
         eps=by.eps[i],
         amsgrad=False,
         maximize=False,
     )
+    if part:
+        q.add_(y, alpha=-part)
     moved.lags[i].lerp_(q, by.lag_weight)
     y.add_(q, alpha=by.weight + by.ahead)

@@ -149,9 +149,8 @@ class Together:
             square = sum([one * scale * scale for one, scale in zip(squares, scales, strict=True)])
             lag = sum([one / scale / scale for one, scale in zip(lags, scales, strict=True)])
             return [sum(dots), square, lag, sum([self._counts[i] for i in self._live])]
-        where: Any = slice(None)
-        if len(self._live) < len(self.parameters):
-            where = _sent(self._live, torch.int64, self.device)
+        is_whole = len(self._live) == len(self.parameters)
+        where: Any = slice(None) if is_whole else _sent(self._live, torch.int64, self.device)
         scale = (self._table[-1] / self._root)[where]
         dots, squares, lags = self._looked
         numbers = (dots.sum(), (squares * scale**2).sum(), (lags / scale**2).sum())
@@ -219,14 +218,13 @@ class Together:
         before, now = learned.before, learned.now
         clock = learned.clocks[0 if self._is_late else own[0]]
         first, live = own[0], [self._live[n] for n in own]
-        decays = [self._groups[i]["weight_decay"] for i in live]
-        scales = [before["scale"][n] for n in own]
+        decays = [self._groups[i]["weight_decay"] * (self.parameters[i].ndim > 1) for i in live]
+        fades = [now["fade"][n] / before["scale"][n] for n in own]
+        both = [decay * fade for decay, fade in zip(decays, fades, strict=True)]
         return Amounts(
             eta=[learned.eta[n] for n in own],
             eps=[learned.eps[n] for n in own],
-            weight_decay=[decay / scale for decay, scale in zip(decays, scales, strict=True)]
-            if any(decays)
-            else None,
+            weight_decay=both if any(decays) else None,
             correction=clock.correction[first] if self._is_late else clock.correction,
             lag_weight=clock.lag_weight[first] if self._is_late else clock.lag_weight,
             weight=now["weight"][first],
@@ -246,7 +244,7 @@ class Together:
         rows, recipe = self._host, self._recipe
         before = {key: [row[i] for i in self._live] for key, row in zip(_ROWS, rows, strict=True)}
         known: dict[Any, Clock] = {}
-        clocks, eps = [], []
+        clocks, eps, fades = [], [], []
         for n, i in enumerate(self._live):
             group = self._groups[i]
             self._taken[i] += 1
@@ -265,6 +263,7 @@ class Together:
             for row, key in zip(rows, NUMBERS, strict=False):
                 row[i] = now[key]
             clocks.append(known[which])
+            fades.append(now["fade"])
             eps.append(max(EPS * usual / scale, 1e-30))
         self._steps.copy_(_sent(self._taken, self._steps.dtype, self.device))
         self._table.copy_(_sent(rows, self._dtype, self.device))
@@ -272,7 +271,7 @@ class Together:
         self._host = rows = self._table.tolist()
         self._read_at = self._table._version, self._steps._version
         after = {key: [row[i] for i in self._live] for key, row in zip(_ROWS, rows, strict=True)}
-        return Learned(before, after, clocks, after["step_size"], eps)
+        return Learned(before, after | {"fade": fades}, clocks, after["step_size"], eps)
 
     def _learn_on_device(self, totals: Tensor, fine: Tensor | None) -> Learned:
         """The next numbers of all live tensors at once, on a device at which nobody looks."""
@@ -331,21 +330,22 @@ class Together:
     def _weights(self, i: int) -> Tensor:
         """y of a tensor, in the precision of the state."""
         state = self._states[i]
-        return state[TRAINING_WEIGHTS] if self._is_low(i) else local(self.parameters[i].detach())
-
-    def _is_low(self, i: int) -> bool:
-        return self.parameters[i].dtype != self._dtype
+        return (
+            state[TRAINING_WEIGHTS]
+            if self.parameters[i].dtype != self._dtype
+            else local(self.parameters[i].detach())
+        )
 
     def _absorb_edits(self) -> None:
         """What somebody has written into a parameter of low precision is y now."""
         for i in self._live:
-            if self._is_low(i):
+            if self.parameters[i].dtype != self._dtype:
                 own, exact = local(self.parameters[i]), self._states[i][TRAINING_WEIGHTS]
                 is_same = own == exact.to(own.dtype)
                 exact.copy_(torch.where(is_same, exact, own.to(exact.dtype)))
 
     def _write_rounded(self) -> None:
-        low = [i for i in self._live if self._is_low(i)]
+        low = [i for i in self._live if self.parameters[i].dtype != self._dtype]
         if low:
             own = [local(self.parameters[i]) for i in low]
             torch._foreach_copy_(own, [self._weights(i) for i in low])
@@ -357,9 +357,8 @@ class Together:
         row = NUMBERS.index("step_size")
         if self._is_late:
             if self._means is None:
-                blocks = [self._blocks.index(block) for block in self._of_block]
-                order = {self._blocks[first]: n for n, first in enumerate(blocks)}
-                own = [order[block] for block in self._blocks]
+                order = list(self._of_block)
+                own = [order.index(block) for block in self._blocks]
                 counts = [float(len(members)) for members in self._of_block.values()]
                 self._means = torch.zeros(len(counts), dtype=self._dtype, device=self.device)
                 self._block_of = _sent(own, torch.int64, self.device)

@@ -141,7 +141,8 @@ class AutoReference(Reference):
         eta *= size / max(self.peak[name], 1e-30)  # steps shrink with the gradients
         eta *= min(1.0, size / max(math.sqrt(square), 1e-30))  # and where one is unusual
         self.eta[name] = eta
-        z = z - eta * (d + group["weight_decay"] * y / self.scale[name])
+        decay = group["weight_decay"] * size / max(self.peak[name], 1e-30) * (y.ndim > 1)
+        z = z - eta * (d + decay * y / self.scale[name])
         self.q[name] = z - x
         self.sums[name].append(k**2 * warm**2)
         c = self.sums[name][-1] / sum(self.sums[name])
