@@ -342,7 +342,7 @@ class _CudaGraph:
         places = [tensor.data_ptr() for tensor in stay]
         if self._graph is None or places != self._places:  # somebody has set `.data`
             self._places = places
-            self._copies = [tensor.clone() for tensor in change]
+            self._copies = [_copy_in_its_layout(tensor) for tensor in change]
             self._graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(self._graph):  # records; nothing runs
                 self._results = self._function(*stay, *self._copies)
@@ -350,3 +350,10 @@ class _CudaGraph:
             mine.copy_(given)
         self._graph.replay()
         return [result.clone() for result in self._results]
+
+
+def _copy_in_its_layout(tensor: Tensor) -> Tensor:
+    """A copy with the strides that the function was compiled for, such as every second row."""
+    shape, strides, dtype = tensor.shape, tensor.stride(), tensor.dtype
+    copy = torch.empty_strided(shape, strides, dtype=dtype, device=tensor.device)
+    return copy.copy_(tensor)
