@@ -88,6 +88,9 @@ _elementwise = _inverse(_beside(lambda method: method.replace("element", "scalar
 _memory = _inverse(_beside(lambda _: "sgd", _step_mib))
 
 
+_to_fused_adam = _inverse(_beside(lambda _: "adam-fused", _ratio))
+
+
 def _both(mode: str, granularity: str = "scalar") -> tuple[str, str]:
     return f"eager-{mode}-{granularity}", f"compiled-{mode}-{granularity}"
 
@@ -123,7 +126,12 @@ TARGETS: tuple[Target, ...] = (
         _memory,
         ("eager-subset-scalar",),
     ),
-    *(Target(model, "AutoSAMT", 1.3, _to_sgd, ("auto-samt",)) for model in MODELS),
+    *(
+        Target(model, "AutoSAMT", 1.25, _to_sgd, ("auto-samt",))
+        for model in MODELS
+        if model.startswith("mlp")
+    ),
+    Target("transformer", "AutoSAMT over fused Adam", 1.15, _to_fused_adam, ("auto-samt",)),
     *(
         Target(model, "element over scalar, `subset`", 1.5, _elementwise, (method,))
         for model in MODELS
