@@ -73,7 +73,7 @@ def compare(
         assert_equal(dict(model.named_parameters()), reference.weights, atol)
         for name, parameter in model.named_parameters():
             if name in reference.scale and reference.v[name].max() > 1e-20:
-                assert_equal(optimizer.state[parameter], reference.state(name), 10 * atol)
+                assert_equal(optimizer.state[parameter], reference.state(name), atol)
     optimizer.eval()
     assert_equal(dict(model.named_parameters()), reference.x, atol)
     optimizer.train()

@@ -41,12 +41,11 @@ class AutoSAMT(BlockOptimizer):
     between the two. With g the gradient of a tensor, in its step k = 1, 2, …,
 
         v ← β₂ v + (1 − β₂) g²,   d = g / (√(v / (1 − β₂^k)) + ε)
-        z ← z − η d
+        z ← z − η (d + λ (r / peak) y / scale)
         x ← (1 − c) x + c z,      c = w_k / (w_1 + … + w_k),  w_k = k² min(1, k/20)²
         y = β x + (1 − β) z
 
-    Weight decay takes the part η λ r / (peak · scale) of y off all of them before that. A step is
-    relative to the size of the tensor, and fades with its gradients:
+    A step is relative to the size of the tensor, and fades with its gradients:
 
         η = lr · min(1, k/20) · 0.003 · scale/√L · e^m · (r / peak) · min(1, r / RMS(g))
 

@@ -276,7 +276,7 @@ class Amounts:
     Attributes:
         eta: η of each tensor, 0 if nothing is to change.
         eps: what is added to the root of v, for each tensor.
-        decayed: the part of each tensor that its weight decay takes off; None without decay.
+        weight_decay: λ r / (peak · scale) of each tensor; None where there is no decay.
         correction: 1 − β₂^k.
         lag_weight: the weight of q in the lag.
         weight: c of this step.
@@ -290,7 +290,7 @@ class Amounts:
 
     eta: list[Any]
     eps: list[Any]
-    decayed: list[Any] | None
+    weight_decay: list[Any] | None
     correction: Any
     lag_weight: Any
     weight: Any
@@ -306,8 +306,8 @@ def advance(moved: Moved, by: Amounts) -> None:
     """One step of some tensors, in place.
 
         v ← β₂ v + (1 − β₂) g²,   d = g / (√(v / (1 − β₂^k)) + ε)
-        x = (1 − p) y − ahead q               the x of the step before, less what decays
-        q ← (1 − c) q − η d                   from there to the new z; c is of the step before
+        x = y − ahead q                       the x of the step before
+        q ← (1 − c) q − η (d + λ′ y)          from there to the new z; c is of the step before
         s ← s + w (q − s)                     along x − x̄, up to a positive factor
         y = x + (c + ahead) q                 with c and ahead of this step
 
@@ -329,6 +329,8 @@ def advance(moved: Moved, by: Amounts) -> None:
     torch._foreach_sqrt_(roots)
     torch._foreach_add_(roots, by.eps)
     d = torch._foreach_div(g, roots)
+    if by.weight_decay is not None:
+        torch._foreach_add_(d, torch._foreach_mul(moved.weights, by.weight_decay))
     torch._foreach_mul_(d, by.eta)
     # y moves by the difference of two small things, and not through x.
     back = torch._foreach_mul(q, by.ahead_before * fine)
@@ -338,8 +340,6 @@ def advance(moved: Moved, by: Amounts) -> None:
     torch._foreach_add_(s, torch._foreach_mul(q, by.lag_weight * fine))
     way = torch._foreach_mul(q, (by.weight + by.ahead) * fine)
     torch._foreach_sub_(way, back)
-    if by.decayed is not None:
-        torch._foreach_sub_(way, torch._foreach_mul(moved.weights, by.decayed))
     torch._foreach_add_(moved.weights, way)
 
 
@@ -347,36 +347,27 @@ def _advance_fused(i: int, moved: Moved, by: Amounts) -> None:
     """The same of one tensor, without memory for what is between, which a host is slow to give.
 
     Adam's kernel without a first moment moves what it takes for weights, here q, by −η d, and its
-    weight decay takes c of q off; that of SGD does the same for y.
+    weight decay takes c of q off.
     """
     assert by.counts is not None
     y, g, q = moved.weights[i], moved.gradients[i], moved.leads[i]
-    eta, ahead, c = by.eta[i], by.ahead_before, by.weight_before
-    decayed = 0.0 if by.decayed is None else by.decayed[i]
-    if decayed and ahead:
-        torch._fused_sgd_(
-            *([y], [q], []),
-            lr=ahead,
-            weight_decay=decayed / ahead,
-            momentum=0.0,
-            dampening=0.0,
-            nesterov=False,
-            maximize=False,
-            is_first_step=False,
-        )
-    else:
-        y.mul_(1 - decayed).add_(q, alpha=-ahead)
+    eta, ahead, left = by.eta[i], by.ahead_before, 1 - by.weight_before
+    y.add_(q, alpha=-ahead)
+    part = 0.0 if by.weight_decay is None else eta * by.weight_decay[i]
+    left -= part * ahead  # y is x + ahead q
     if not eta:
-        q.mul_(1 - c)
+        q.mul_(left)
     torch._fused_adamw_(
         *([q], [g], [g], [moved.squares[i]], [], [by.counts[i]]),
         lr=eta,
         beta1=0.0,
         beta2=1 - by.decay,
-        weight_decay=c / eta if eta else 0.0,
+        weight_decay=(1 - left) / eta if eta else 0.0,
         eps=by.eps[i],
         amsgrad=False,
         maximize=False,
     )
+    if part:
+        q.add_(y, alpha=-part)
     moved.lags[i].lerp_(q, by.lag_weight)
     y.add_(q, alpha=by.weight + by.ahead)

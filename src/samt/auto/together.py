@@ -220,12 +220,11 @@ class Together:
         first, live = own[0], [self._live[n] for n in own]
         decays = [self._groups[i]["weight_decay"] * (self.parameters[i].ndim > 1) for i in live]
         fades = [now["fade"][n] / before["scale"][n] for n in own]
-        eta = [learned.eta[n] for n in own]
-        decayed = [one * decay * fade for one, decay, fade in zip(eta, decays, fades, strict=True)]
+        both = [decay * fade for decay, fade in zip(decays, fades, strict=True)]
         return Amounts(
-            eta=eta,
+            eta=[learned.eta[n] for n in own],
             eps=[learned.eps[n] for n in own],
-            decayed=decayed if any(decays) else None,
+            weight_decay=both if any(decays) else None,
             correction=clock.correction[first] if self._is_late else clock.correction,
             lag_weight=clock.lag_weight[first] if self._is_late else clock.lag_weight,
             weight=now["weight"][first],

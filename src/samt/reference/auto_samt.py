@@ -142,8 +142,7 @@ class AutoReference(Reference):
         eta *= min(1.0, size / max(math.sqrt(square), 1e-30))  # and where one is unusual
         self.eta[name] = eta
         decay = group["weight_decay"] * size / max(self.peak[name], 1e-30) * (y.ndim > 1)
-        decayed = eta * decay / self.scale[name] * y  # it moves all of them alike
-        z, x, slow = z - decayed - eta * d, x - decayed, slow - decayed
+        z = z - eta * (d + decay * y / self.scale[name])
         self.q[name] = z - x
         self.sums[name].append(k**2 * warm**2)
         c = self.sums[name][-1] / sum(self.sums[name])
