@@ -96,7 +96,7 @@ class Held:
         if then is None:
             return False
         now = _flat(parameter)
-        square = _square(now)
+        square = _squares([now])[0]
         if (now.dtype, now.device) != (then.dtype, then.device):  # it was converted
             rough = 2 * max(_ROUNDING.get(t, 1e-1) for t in (now.dtype, then.dtype))
             return not math.isclose(float(square), float(then.square), rel_tol=rough)
@@ -221,18 +221,18 @@ def _flat(parameter: Tensor) -> Tensor:
     return own.view(-1) if own.is_contiguous() else own
 
 
-def _square(own: Tensor) -> Tensor:
-    """A number that changes when a tensor does: the sum of the squares, or its root."""
-    if own.device.type != "cpu":
-        return torch._foreach_norm([own])[0]
-    return torch.dot(own, own) if own.dim() == 1 else torch.linalg.vector_norm(own)
-
-
 def _squares(tensors: list[Tensor]) -> list[Tensor]:
-    """The same of several tensors; on an accelerator in few kernels."""
-    if all(own.device.type != "cpu" for own in tensors) and tensors:
+    """A number of each tensor that changes when the tensor does.
+
+    The number is the sum of the squares in host memory, where that is one product, or its root.
+    """
+    if len({own.device.type for own in tensors}) > 1:
+        return [_squares([own])[0] for own in tensors]
+    if tensors and tensors[0].device.type != "cpu":
         return list(torch._foreach_norm(tensors))
-    return list(map(_square, tensors))
+    return [
+        torch.dot(own, own) if own.dim() == 1 else torch.linalg.vector_norm(own) for own in tensors
+    ]
 
 
 def _plainly() -> ExitStack:

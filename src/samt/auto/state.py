@@ -36,7 +36,7 @@ def complete_state(
     - `step`, in float32: the number of steps that the parameter has made,
     - `scale`: √3 times the root mean square of the first weights,
     - `step_size`: η of the last step,
-    - `log_step`: m, the logarithm of what was learned of it,
+    - `log_step`: m, the logarithm of the learned factor in the step size,
     - `weight_sum`, `weight`: the sum of the averaging weights, and c, the last one's part in it,
     - `ahead`: (1 − β)(1 − c), so that x is y − ahead · q,
     - `lag_sum`: what x − x̄ is in parts of s,

@@ -124,7 +124,7 @@ class Clock(NamedTuple):
         correction: 1 − β₂^k.
         decay: 1 − β₂.
         lag_weight: the weight of the newest way in the lag.
-        numbers: those of the state that are known by now.
+        numbers: the numbers of the state that the count alone decides, by key.
     """
 
     k: Any

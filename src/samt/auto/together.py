@@ -66,7 +66,7 @@ class Together:
 
     Attributes:
         parameters: the tensors.
-        moved: those that had a gradient in the last step.
+        moved: the tensors that had a gradient in the last step.
         device: where the tensors lie.
     """
 
@@ -101,6 +101,7 @@ class Together:
         self._read_numbers()
         self._options_of: tuple[list[Any], Tensor] | None = None
         self._live: list[int] = []
+        self._looked_on_host: list[list[float]] = []
         self._gradients: list[Tensor] = []
         self._of_block: dict[int, list[int]] = {}
         for i, block in enumerate(self._blocks):
@@ -120,10 +121,13 @@ class Together:
         found = [local_gradient(p) if self._shards else p.grad for p in self.parameters]
         self._live = [i for i, gradient in enumerate(found) if gradient is not None]
         there = [g for g in found if g is not None]
+        is_whole = len(there) == len(found) or not self._is_late
+        self._where = None if is_whole else _sent(self._live, torch.int64, self.device)
         self._gradients = [g if g.dtype == self._dtype else g.to(self._dtype) for g in there]
         lags = [self._states[i]["lag"] for i in self._live]
         if not there:
             self._looked = self._table.new_zeros(3, 0)
+            self._looked_on_host = [[], [], []]
             return
         pairs = zip(self._gradients, lags, strict=True)
         if self._is_late:  # few kernels
@@ -137,31 +141,32 @@ class Together:
                 numbers += (torch.dot(one, other), torch.dot(one, one), torch.dot(other, other))
             looked = torch.stack(numbers).view(-1, 3).T
         self._looked = self._shards.sum(looked.reshape(-1)).view(3, -1)
+        self._looked_on_host = [] if self._is_late else self._looked.tolist()
 
     def totals(self) -> Totals:
         """⟨g, s⟩, ‖g‖² and ‖s‖² of all tensors in units of their scales, and their elements."""
         if not self._is_late:
             if (self._table._version, self._steps._version) != self._read_at:
                 self._read_numbers()  # somebody wrote there
-            self._looked_on_host = self._looked.tolist()
             scales = [self._host[-1][i] / self._root for i in self._live]
             dots, squares, lags = self._looked_on_host
             square = sum([one * scale * scale for one, scale in zip(squares, scales, strict=True)])
             lag = sum([one / scale / scale for one, scale in zip(lags, scales, strict=True)])
             return [sum(dots), square, lag, sum([self._counts[i] for i in self._live])]
-        is_whole = len(self._live) == len(self.parameters)
-        where: Any = slice(None) if is_whole else _sent(self._live, torch.int64, self.device)
-        scale = (self._table[-1] / self._root)[where]
+        scale = self._of_live(self._table[-1]) / self._root
         dots, squares, lags = self._looked
         numbers = (dots.sum(), (squares * scale**2).sum(), (lags / scale**2).sum())
-        return torch.stack([*numbers, self._elements[where].sum()])
+        return torch.stack([*numbers, self._of_live(self._elements).sum()])
+
+    def _of_live(self, table: Tensor) -> Tensor:
+        """The columns of the live tensors, on a device."""
+        return table if self._where is None else table.index_select(-1, self._where)
 
     def are_fine(self) -> Tensor | bool:
         """Whether all gradients and their squares are finite; a tensor where nobody looks."""
-        squares = self._looked[1]
         if self._is_late:
-            return squares.isfinite().all()
-        return all(map(math.isfinite, squares.tolist()))
+            return self._looked[1].isfinite().all()
+        return all(map(math.isfinite, self._looked_on_host[1]))
 
     def squares_of_blocks(self) -> dict[int, float]:
         """The squared norm of each block's gradient, in the precision of the state."""
@@ -275,13 +280,9 @@ class Together:
 
     def _learn_on_device(self, totals: Tensor, fine: Tensor | None) -> Learned:
         """The next numbers of all live tensors at once, on a device at which nobody looks."""
-        is_whole = len(self._live) == len(self.parameters)
-        where = None if is_whole else _sent(self._live, torch.int64, self.device)
-
-        def of_live(table: Tensor) -> Tensor:
-            return table.clone() if where is None else table.index_select(-1, where)
-
-        options, table, steps = map(of_live, (self._options(), self._table, self._steps))
+        where, of_live = self._where, self._of_live
+        options, steps = of_live(self._options()), of_live(self._steps)
+        table = of_live(self._table).clone()  # what it was, when the new numbers are written
         before = dict(zip(_ROWS, table.unbind(), strict=True))
         dots, squares, lags = self._looked if fine is None else self._looked.where(fine, 0)
         totals = totals if fine is None else totals.where(fine, 0)

@@ -57,7 +57,7 @@ _Problems = Annotated[
     typer.Option(
         "--problem",
         metavar="NAME",
-        help="A problem of it; may be repeated.",
+        help="A problem of the suite; may be repeated.",
         rich_help_panel=_PANEL,
         show_default=False,
     ),
@@ -67,7 +67,7 @@ _Families = Annotated[
     typer.Option(
         "--family",
         metavar="NAME",
-        help="A family of its problems; may be repeated.",
+        help="A family of the suite's problems; may be repeated.",
         rich_help_panel=_PANEL,
         show_default=False,
     ),
@@ -95,7 +95,7 @@ _Seeds = Annotated[
     typer.Option(
         "--seeds",
         min=1,
-        help="At most so many of each problem's seeds.",
+        help="The largest number of seeds that a problem is run with.",
         rich_help_panel=_PANEL,
         show_default=False,
     ),

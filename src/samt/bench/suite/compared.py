@@ -49,7 +49,7 @@ class Compared:
         """The same of one half of the problems.
 
         Args:
-            chosen_on: whether it is the half that settings may be chosen on.
+            chosen_on: True for the half of the problems on which settings may be chosen.
         """
         kept = {name: one for name, one in self.problems.items() if one.chosen_on == chosen_on}
         return replace(

@@ -243,7 +243,7 @@ def beyond(tried: Sequence[Chosen], best: Chosen) -> list[dict[str, Value]]:
 
     Args:
         tried: the options so far; their rates, `lr`, go 1, 3, 10, 30, …
-        best: the best of them.
+        best: the options with the best value so far.
 
     Returns:
         The other options as they were tried, with the next rate; none if the best rate lies

@@ -61,7 +61,8 @@ class Target:
     Args:
         steps: its steps as a multiple of AdamW's own.
         seconds: its seconds as a multiple of AdamW's own.
-        reached: whether it came there within twice the horizon; if not, the two count that.
+        reached: whether the method came to the target within twice the horizon; if not, its
+            steps and seconds count as twice the horizon.
     """
 
     steps: float

@@ -38,7 +38,7 @@ class Row(NamedTuple):
     Args:
         settings: what was asked for.
         outcome: what came out.
-        made: with what it was computed: commit, versions, processor.
+        made: the commit, the library versions and the processor of the run.
     """
 
     settings: Settings
@@ -103,7 +103,7 @@ class Store:
         Args:
             settings: what was asked for.
             outcome: what came out.
-            made: with what it was computed.
+            made: the commit, the library versions and the processor of the run.
         """
         with self._transaction():
             self._connection.execute(
@@ -136,7 +136,7 @@ class Store:
         """Take runs out.
 
         Args:
-            identities: those of the runs.
+            identities: the identities of the runs.
         """
         with self._transaction():
             self._connection.executemany(

@@ -56,7 +56,7 @@ class Summary:
         means: the means of the problems that all methods have.
         ranks: the mean rank of each method.
         targets: how soon each method comes to where tuned AdamW ends.
-        lines: one for each method, the best rank first.
+        lines: the lines of the table, one for each method, the best rank first.
         points: the names of the problems whose metric is an error in %.
     """
 
