@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from pydantic import ConfigDict
@@ -13,6 +13,7 @@ from torch import nn
 import samt
 from samt.auto.step import Recipe
 from samt.bench.errors import SettingsError
+from samt.bench.suite.copies import Copies, Leaner
 from samt.bench.suite.method import Chosen, Method, Options, product
 from samt.bench.suite.peers import PEERS
 from samt.bench.suite.stepper import Schedule, Stepper, constant, cosine, trained
@@ -104,7 +105,7 @@ def _muon(model: nn.Module, steps: int, options: MuonOptions) -> Stepper:
 
 
 class AutoSAMTOptions(Options):
-    """The options of AutoSAMT: those of the class, and the constants of `Recipe`."""
+    """The options of AutoSAMT: those of the class, the constants of `Recipe`, and `copies`."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -112,8 +113,16 @@ class AutoSAMTOptions(Options):
 def _auto_samt(model: nn.Module, steps: int, options: AutoSAMTOptions) -> Stepper:
     given: dict[str, Any] = options.model_dump()
     constants = {field.name for field in dataclasses.fields(Recipe)} & given.keys()
-    own = Recipe(**{name: given.pop(name) for name in constants})
-    kind = type("AutoSAMT", (samt.AutoSAMT,), {"recipe": own}) if constants else samt.AutoSAMT
+    own: dict[str, Any] = {}
+    if constants:
+        own["recipe"] = Recipe(**{name: given.pop(name) for name in constants})
+    if "copies" in given:
+        own["copies"] = given.pop("copies")
+        if own["copies"] not in get_args(Copies):
+            names = ", ".join(get_args(Copies))
+            raise SettingsError(f"copies of method 'auto-samt' is one of {names}")
+    base = Leaner if "copies" in own else samt.AutoSAMT
+    kind = type("AutoSAMT", (base,), own) if own else samt.AutoSAMT
     try:
         return Stepper(kind(model, **given))
     except (SAMTError, TypeError) as error:
@@ -135,6 +144,11 @@ _ABLATIONS: dict[str, Chosen] = {
     "no fading": {"fades": False},
     "no limit": {"limits": False},
     "no early lesson": {"early_lesson": 0.0},
+    "no weight decay": {"weight_decay": 0.0},
+    # Two copies of the weights in place of three.
+    "no lag": {"copies": "no lag"},
+    "v in rows": {"copies": "v in rows"},
+    "v in factors": {"copies": "v in factors"},
 }
 
 
