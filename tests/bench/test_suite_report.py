@@ -124,9 +124,9 @@ def test_steps_to_a_target_follow_the_averaged_curves() -> None:
             # Averaged: 10, 6, 4, so that 4 is the target, reached after 100 steps.
             curves("base", 1, [(0, 10.0), (50, 7.0), (100, 5.0)], [(0, 10.0), (50, 5.0), (100, 3)]),
             curves("fast", 1, [(0, 10.0), (50, 2.0), (100, 1.0)]),  # 4 at 50 · 6/8
-            curves("slow", 1, [(0, 10.0), (50, 9.0), (100, 8.0)]),
-            curves("slow", 2, [(0, 10.0), (100, 6.0), (200, 2.0)]),  # 4 after 150 steps
+            curves("slow", 1, [(0, 10.0), (50, 6.0), (100, 2.0)]),  # 4 after 75 steps
             curves("never", 1, [(0, 10.0), (50, 9.0), (100, 8.0)]),
+            curves("never", 2, [(0, 10.0), (100, 9.0), (200, 1.0)]),  # nobody else has the time
             curves("bad", 1, [(0, 10.0), (50, 3.9), (100, 1.0)], [(0, 10.0), (7, None)]),
         ],
         ignore_index=True,
@@ -134,12 +134,12 @@ def test_steps_to_a_target_follow_the_averaged_curves() -> None:
     found = progress.targets(runs, "base")
     assert found["p", "base"] == progress.Target(1.0, 1.0, True)
     assert found["p", "fast"] == progress.Target(0.375, 0.375, True)
-    assert found["p", "slow"] == progress.Target(1.5, 3.0, True)
+    assert found["p", "slow"] == progress.Target(0.75, 1.5, True)
     assert found["p", "never"] == progress.Target(2.0, 2.0, False)
     assert not found["p", "bad"].reached
     assert progress.targets(runs, "bad") == {}
     assert progress.geometric_mean(one.steps for one in found.values()) == pytest.approx(
-        (1 * 0.375 * 1.5 * 2 * 2) ** 0.2
+        (1 * 0.375 * 0.75 * 2 * 2) ** 0.2
     )
 
 

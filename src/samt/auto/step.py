@@ -22,6 +22,7 @@ from torch import Tensor
 EPS = 1e-6
 BOUND = 9.0  # of the logarithm of a step size
 FIRST_LESSON = 3  # before this step the average has gone nowhere
+TINY = 1e-30  # instead of a division by zero
 TREND, TREND_FROM = 0.98, 50  # the decay of the trend, for one step; the first step that uses it
 
 
@@ -42,9 +43,12 @@ class Recipe:
         early: the number of steps in which that falls by a factor of e.
         growth: the largest lesson of a trend.
         forgets: how fast the peak of the gradients is forgotten at first.
+        outlier: the largest size of a gradient, in parts of its tensor's usual size, that is not
+            scaled down, once the warm-up is over.
         shares: whether all tensors also learn from the cosine of them all.
         fades: whether steps shrink with the size of the gradients.
-        limits: whether the step of an unusually large gradient is limited.
+        limits: whether an unusually large gradient is scaled down, and its step as well.
+        waits: whether the learning waits while the average moves by what older, larger steps did.
         averages: whether x is an average of z; otherwise x, y and z are the same.
         is_relative: whether steps are relative to the size of the first weights.
     """
@@ -58,9 +62,11 @@ class Recipe:
     early: float = 150.0
     growth: float = 0.02
     forgets: float = 0.1
+    outlier: float = 10.0
     shares: bool = True
     fades: bool = True
     limits: bool = True
+    waits: bool = True
     averages: bool = True
     is_relative: bool = True
 
@@ -122,6 +128,7 @@ class Clock(NamedTuple):
         has_way: 1 where the average has gone somewhere, otherwise 0.
         warm: the part of its full size that a step has.
         correction: 1 − β₂^k.
+        correction_before: the same of the step before.
         decay: 1 − β₂.
         lag_weight: the weight of the newest way in the lag.
         numbers: the numbers of the state that the count alone decides, by key.
@@ -132,6 +139,7 @@ class Clock(NamedTuple):
     has_way: Any
     warm: Any
     correction: Any
+    correction_before: Any
     decay: Any
     lag_weight: Any
     numbers: dict[str, Any]
@@ -162,6 +170,7 @@ def tick(
         has_way=(k >= FIRST_LESSON) * 1.0,
         warm=warm,
         correction=1 - beta2**k,
+        correction_before=1 - beta2 ** (k - 1),
         decay=1 - beta2,
         lag_weight=recipe.memory * now["weight"] / now["lag_sum"],
         numbers=now,
@@ -175,14 +184,16 @@ class Looked(NamedTuple):
         cosine: cos(g, s).
         shared: the cosine of all tensors together.
         square: ‖g‖² over the number of elements.
+        lag: ‖s‖² over the number of elements.
         scale: the scale of the tensor, over √L for L matrices.
         lr: the factor on the learned step.
-        learns: whether the step is learned.
+        learns: how much of its usual lesson a tensor learns, from 0 to 1.
     """
 
     cosine: Any
     shared: Any
     square: Any
+    lag: Any
     scale: Any
     lr: Any
     learns: Any
@@ -193,7 +204,8 @@ def learn(
 ) -> dict[str, Any]:
     """The numbers of a tensor in its next step, those of its clock apart.
 
-    "fade" is one of them that the state does not keep: r / peak.
+    Two of them are not kept in the state: "fade", which is r / peak, and "part", the part of the
+    gradient that is left where it is unusually large.
 
     Args:
         clock: what `tick` found.
@@ -202,34 +214,83 @@ def learn(
         recipe: the constants.
         of: the arithmetic of one tensor's numbers, or of those of many in vectors.
     """
-    now: dict[str, Any] = {}
-    k, cosine = clock.k, looked.cosine
+    now: dict[str, Any] = {"part": clock.k / clock.k}
+    if recipe.limits:
+        now["part"] = _part(clock, before, looked, recipe, of)
+    root = of.sqrt(looked.square) * now["part"]
     # The root of the mean of v / (1 − β₂^k), and the largest that it was.
-    now["level"] = before["level"] + clock.decay * (looked.square - before["level"])
+    now["level"] = before["level"] + clock.decay * (root**2 - before["level"])
     size = of.sqrt(now["level"] / clock.correction)
     now["peak"] = of.maximum(size, before["peak"] * (1 - recipe.forgets * clock.at_first))
-    now["fade"] = size / of.clamp(now["peak"], 1e-30)
+    now["fade"] = size / of.clamp(now["peak"], TINY)
+    limit = of.clamp(size / of.clamp(root, TINY), 0.0, 1.0) if recipe.limits else 1.0
 
-    rate = recipe.lesson + recipe.early_lesson * clock.at_first
-    lesson = -rate * (cosine + looked.shared * recipe.shares)
-    memory = clock.has_way * (1 - TREND)
-    now["trend"] = before["trend"] + memory * (cosine - before["trend"])
-    now["trend_square"] = before["trend_square"] + memory * (cosine**2 - before["trend_square"])
-    spread = of.sqrt(now["trend_square"] * (1 - TREND ** of.clamp(k - FIRST_LESSON + 1, 1.0)))
-    steadiness = -now["trend"] / of.clamp(spread, 1e-30)
-    lesson = lesson + recipe.growth * of.clamp(steadiness - 0.5, 0.0, 0.5) * (k > TREND_FROM)
-    step = before["log_step"] + lesson * clock.has_way * looked.learns
-    now["log_step"] = of.clamp(step, -BOUND, BOUND)
+    now |= _trend(clock, before, looked.cosine)
+    learns = clock.has_way * looked.learns
+    if recipe.waits:
+        learns = learns * _freshness(before, looked, root / of.clamp(size, TINY), of)
+    lesson = _lesson(clock, now, looked, recipe, of)
+    now["log_step"] = of.clamp(before["log_step"] + lesson * learns, -BOUND, BOUND)
 
-    eta = looked.lr * clock.warm * recipe.start * of.exp(now["log_step"])
+    eta = looked.lr * clock.warm * recipe.start * of.exp(now["log_step"]) * limit
     if recipe.is_relative:
         eta = eta * looked.scale
     if recipe.fades:
         eta = eta * now["fade"]
-    if recipe.limits:
-        eta = eta * of.clamp(size / of.clamp(of.sqrt(looked.square), 1e-30), 0.0, 1.0)
     now["step_size"] = eta
     return now
+
+
+def _part(
+    clock: Clock, before: Mapping[str, Any], looked: Looked, recipe: Recipe, of: Arithmetic
+) -> Any:
+    """What is left of a gradient: at most `Recipe.outlier` times what the tensor's usually are.
+
+    One bad batch would otherwise stay in v and in the peak for thousands of steps.
+    """
+    usual = of.sqrt(before["level"] / of.clamp(clock.correction_before, TINY))
+    part = of.clamp(recipe.outlier * usual / of.clamp(of.sqrt(looked.square), TINY), 0.0, 1.0)
+    return part + (1 - part) * ((clock.k <= recipe.warmup) | (usual <= TINY))
+
+
+def _trend(clock: Clock, before: Mapping[str, Any], cosine: Any) -> dict[str, Any]:
+    """The averages of the cosine and of its square."""
+    memory = clock.has_way * (1 - TREND)
+    return {
+        "trend": before["trend"] + memory * (cosine - before["trend"]),
+        "trend_square": before["trend_square"] + memory * (cosine**2 - before["trend_square"]),
+    }
+
+
+def _freshness(before: Mapping[str, Any], looked: Looked, size: Any, of: Arithmetic) -> Any:
+    """How much of the way that the average takes comes from steps of today's size, at most 1.
+
+    In ordinary trainings the last step of z is longer than that of x, and this is 1. Where steps
+    have become a thousand times smaller, x still walks to where z is, and whether that is a good
+    way says nothing about today's steps.
+
+    Args:
+        before: the numbers that the state keeps.
+        looked: what the step found out about gradient and lag.
+        size: the root mean square of the gradient, in parts of r.
+        of: the arithmetic of the numbers.
+    """
+    step = before["step_size"] * of.clamp(size, 0.0, 1.0)
+    way = before["weight"] * of.sqrt(looked.lag)
+    return of.clamp((step + TINY) / (way + TINY), 0.0, 1.0)
+
+
+def _lesson(
+    clock: Clock, now: Mapping[str, Any], looked: Looked, recipe: Recipe, of: Arithmetic
+) -> Any:
+    """By how much m changes in a step in which everything is learned."""
+    rate = recipe.lesson + recipe.early_lesson * clock.at_first
+    lesson = -rate * (looked.cosine + looked.shared * recipe.shares)
+    count = of.clamp(clock.k - FIRST_LESSON + 1, 1.0)
+    spread = of.sqrt(now["trend_square"] * (1 - TREND**count))
+    steadiness = -now["trend"] / of.clamp(spread, TINY)
+    grows = of.clamp(steadiness - 0.5, 0.0, 0.5) * (clock.k > TREND_FROM)
+    return lesson + recipe.growth * grows
 
 
 @dataclass
@@ -276,6 +337,7 @@ class Amounts:
     Attributes:
         eta: η of each tensor, 0 if nothing is to change.
         eps: what is added to the root of v, for each tensor.
+        parts: the part of each gradient that is left, 1 but for outliers.
         weight_decay: λ r / (peak · scale) of each tensor; None where there is no decay.
         correction: 1 − β₂^k.
         lag_weight: the weight of q in the lag.
@@ -290,6 +352,7 @@ class Amounts:
 
     eta: list[Any]
     eps: list[Any]
+    parts: list[Any]
     weight_decay: list[Any] | None
     correction: Any
     lag_weight: Any
@@ -305,6 +368,7 @@ class Amounts:
 def advance(moved: Moved, by: Amounts) -> None:
     """One step of some tensors, in place.
 
+        g ← part · g
         v ← β₂ v + (1 − β₂) g²,   d = g / (√(v / (1 − β₂^k)) + ε)
         x = y − ahead q                       the x of the step before
         q ← (1 − c) q − η (d + λ′ y)          from there to the new z; c is of the step before
@@ -321,6 +385,7 @@ def advance(moved: Moved, by: Amounts) -> None:
         return
     g, v, q, s = moved.gradients, moved.squares, moved.leads, moved.lags
     fine = 1 if by.fine is None else by.fine  # every factor below is then 1, every summand 0
+    g = list(torch._foreach_mul(g, by.parts))
     squares = torch._foreach_mul(g, g)
     torch._foreach_mul_(squares, by.decay * fine)
     torch._foreach_mul_(v, 1 - by.decay * fine)
@@ -351,6 +416,8 @@ def _advance_fused(i: int, moved: Moved, by: Amounts) -> None:
     """
     assert by.counts is not None
     y, g, q = moved.weights[i], moved.gradients[i], moved.leads[i]
+    if by.parts[i] < 1:
+        g = g * by.parts[i]
     eta, ahead, left = by.eta[i], by.ahead_before, 1 - by.weight_before
     y.add_(q, alpha=-ahead)
     part = 0.0 if by.weight_decay is None else eta * by.weight_decay[i]

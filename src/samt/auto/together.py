@@ -229,6 +229,7 @@ class Together:
         return Amounts(
             eta=[learned.eta[n] for n in own],
             eps=[learned.eps[n] for n in own],
+            parts=[now["part"][n] for n in own],
             weight_decay=both if any(decays) else None,
             correction=clock.correction[first] if self._is_late else clock.correction,
             lag_weight=clock.lag_weight[first] if self._is_late else clock.lag_weight,
@@ -249,7 +250,8 @@ class Together:
         rows, recipe = self._host, self._recipe
         before = {key: [row[i] for i in self._live] for key, row in zip(_ROWS, rows, strict=True)}
         known: dict[Any, Clock] = {}
-        clocks, eps, fades = [], [], []
+        clocks, eps = [], []
+        unkept: dict[str, list[float]] = {"fade": [], "part": []}
         for n, i in enumerate(self._live):
             group = self._groups[i]
             self._taken[i] += 1
@@ -261,14 +263,15 @@ class Together:
             scale = own["scale"] / self._root
             looked = Looked(
                 OnHost.cosine(dots[n], squares[n], lags[n]),
-                *(shared, squares[n] / self._counts[i], scale),
-                *(float(group["lr"]), group["learning"]),
+                *(shared, squares[n] / self._counts[i], lags[n] / self._counts[i], scale),
+                *(float(group["lr"]), float(_learns(group))),
             )
             now = learn(known[which], own, looked, recipe, OnHost) | known[which].numbers
             for row, key in zip(rows, NUMBERS, strict=False):
                 row[i] = now[key]
             clocks.append(known[which])
-            fades.append(now["fade"])
+            for key, numbers in unkept.items():
+                numbers.append(now[key])
             eps.append(max(EPS * usual / scale, 1e-30))
         self._steps.copy_(_sent(self._taken, self._steps.dtype, self.device))
         self._table.copy_(_sent(rows, self._dtype, self.device))
@@ -276,7 +279,7 @@ class Together:
         self._host = rows = self._table.tolist()
         self._read_at = self._table._version, self._steps._version
         after = {key: [row[i] for i in self._live] for key, row in zip(_ROWS, rows, strict=True)}
-        return Learned(before, after | {"fade": fades}, clocks, after["step_size"], eps)
+        return Learned(before, after | unkept, clocks, after["step_size"], eps)
 
     def _learn_on_device(self, totals: Tensor, fine: Tensor | None) -> Learned:
         """The next numbers of all live tensors at once, on a device at which nobody looks."""
@@ -293,7 +296,8 @@ class Together:
         counts = of_live(self._elements)
         lr, learns, beta, beta2 = options.unbind()
         looked = Looked(
-            OnDevice.cosine(dots, squares, lags), shared, squares / counts, scale, lr, learns
+            OnDevice.cosine(dots, squares, lags),
+            *(shared, squares / counts, lags / counts, scale, lr, learns),
         )
         k = (steps + 1).to(self._dtype)
         clock = tick(k, before, beta, beta2, self._recipe, OnDevice)
@@ -313,15 +317,15 @@ class Together:
         return Learned(before, now, [clock], list(eta.unbind()), list(eps.unbind()))
 
     def _options(self) -> Tensor:
-        """lr, whether there is learning, β and β₂, in a row each, on a device."""
-        rates = [group["lr"] for group in self._groups]
-        rest = [[float(group["learning"]), *group["betas"]] for group in self._groups]
-        if any(isinstance(rate, Tensor) for rate in rates):
+        """lr, how much is learned, β and β₂, in a row each, on a device."""
+        rows = [[g["lr"], _learns(g), *g["betas"]] for g in self._groups]
+        if any(isinstance(option, Tensor) for row in rows for option in row):
             like = self._table
-            on_device = [torch.as_tensor(r, dtype=like.dtype, device=like.device) for r in rates]
-            of_rates = torch.stack([rate.reshape(()) for rate in on_device])
-            return torch.cat([of_rates[None], _sent(rest, self._dtype, self.device).T])
-        rows = [[rate, *own] for rate, own in zip(rates, rest, strict=True)]
+            columns = [
+                torch.stack([torch.as_tensor(o).reshape(()).to(like, non_blocking=True) for o in c])
+                for c in zip(*rows, strict=True)
+            ]
+            return torch.stack(columns)
         if self._options_of is None or self._options_of[0] != rows:
             self._options_of = rows, _sent(rows, self._dtype, self.device).T.contiguous()
         return self._options_of[1]
@@ -372,6 +376,21 @@ class Together:
             sizes = self._host[row]
             for group, members in zip(self._block_groups, self._of_block.values(), strict=True):
                 group["step_size"] = sum([sizes[i] for i in members]) / len(members)
+
+
+def _learns(group: Group) -> float | Tensor:
+    """How much of its usual lesson a group learns, from 0 to 1.
+
+    Where a scheduler of torch has made lr smaller than it was at first, as in a warm-up, steps are
+    small on purpose: as much less is learned, or else the learning would make up for it.
+    """
+    rate, first = group["lr"], group.get("initial_lr", 0.0)
+    if not group["learning"] or not isinstance(first, float | int | Tensor):
+        return float(group["learning"])
+    if isinstance(rate, Tensor) or isinstance(first, Tensor):
+        share = torch.as_tensor(rate) / first
+        return share.nan_to_num(1.0, 1.0, 1.0).clamp(0.0, 1.0)
+    return min(1.0, rate / first) if first > 0 else 1.0
 
 
 def sum_of(several: list[Totals]) -> Totals:

@@ -125,16 +125,20 @@ class AutoReference(Reference):
         warm = min(1.0, k / 20)
         z, x, slow, y = self.z[name], self.x[name], self.slow[name], self.weights[name]
         square = g.square().mean().item() if g.numel() else 0.0
+        usual = math.sqrt(self.level[name] / (1 - beta2 ** (k - 1))) if k > 1 else 0.0
+        if k > 20 and usual > 1e-30:  # a gradient that is unusually large is scaled down
+            part = min(1.0, 10 * usual / max(math.sqrt(square), 1e-30))
+            g, square = part * g, part**2 * square
         self.level[name] = beta2 * self.level[name] + (1 - beta2) * square
         size = math.sqrt(self.level[name] / (1 - beta2**k))
         self.peak[name] = max(size, self.peak[name] * (1 - 0.1 * math.exp(-k / 150)))
         if k > 2:
             cosine = _cosine(g, x - slow)
             self.cosines[name].append(cosine)
-            if group["learning"]:
-                change = -(0.02 + 0.3 * math.exp(-k / 150)) * (cosine + shared)
-                self.m[name] = self.m[name] + change + self._growth(name, k)
-                self.m[name] = max(-9.0, min(9.0, self.m[name]))
+            lesson = -(0.02 + 0.3 * math.exp(-k / 150)) * (cosine + shared)
+            lesson = (lesson + self._growth(name, k)) * self._learns(group)
+            lesson *= self._freshness(name, math.sqrt(square) / max(size, 1e-30))
+            self.m[name] = max(-9.0, min(9.0, self.m[name] + lesson))
         self.v[name] = beta2 * self.v[name] + (1 - beta2) * g * g
         d = g / ((self.v[name] / (1 - beta2**k)).sqrt() + max(eps, 1e-30))
         eta = float(group["lr"]) * warm * 0.003 * scale * math.exp(self.m[name])
@@ -152,6 +156,18 @@ class AutoReference(Reference):
         self.z[name], self.x[name] = z, x
         self.numbers[name] = {"weight": c, "ahead": (1 - beta) * (1 - c)}
         self.weights[name] = beta * x + (1 - beta) * z
+
+    def _learns(self, group: dict[str, Any]) -> float:
+        """How much is learned: less where a scheduler has made lr smaller than it was at first."""
+        first = float(group.get("initial_lr", 0.0))
+        return group["learning"] * (min(1.0, float(group["lr"]) / first) if first > 0 else 1.0)
+
+    def _freshness(self, name: str, size: float) -> float:
+        """How long the last step of z was beside the way of x, at most 1."""
+        step = self.eta[name] * min(1.0, size)
+        lag = self.state(name)["lag"]
+        way = self.numbers[name]["weight"] * math.sqrt(lag.square().mean().item())
+        return min(1.0, (step + 1e-30) / (way + 1e-30))
 
     def _growth(self, name: str, k: int) -> float:
         """What a steady trend adds: averages of the cosines with weights that fall by 0.98."""

@@ -82,13 +82,24 @@ class MuonOptions(Options):
     warmup: float = 0.05
 
 
+def _hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
+    """The matrices that layers multiply by, but for those of the last layer, which is the head.
+
+    Tables, of which each sample takes a few rows, are none: embeddings and positions.
+    """
+    found: dict[str, list[nn.Parameter]] = {}
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.Embedding | nn.EmbeddingBag):
+            own = module.named_parameters(recurse=False)
+            matrices = [p for n, p in own if p.requires_grad and p.ndim == 2 and n != "position"]
+            if matrices:
+                found[name] = matrices
+    return [one for matrices in list(found.values())[:-1] for one in matrices]
+
+
 def _muon(model: nn.Module, steps: int, options: MuonOptions) -> Stepper:
-    embeddings = {
-        id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)
-    }
     every = trained(model)
-    matrices = [one for one in every if one.ndim == 2 and id(one) not in embeddings]
-    hidden = matrices[:-1]  # the last one is the head
+    hidden = _hidden_matrices(model)
     inside = {id(one) for one in hidden}
     rest = [one for one in every if id(one) not in inside]
     lr, decay = options.lr, options.weight_decay
@@ -199,6 +210,7 @@ _OWN = (
         "torch's Muon for matrices but embeddings and head, scaled to AdamW's updates "
         "(match_rms_adamw), which is meant to take AdamW's rate and decay as they are: those of "
         "adamw-fixed; AdamW for the rest",
+        version=2,
     ),
 )
 

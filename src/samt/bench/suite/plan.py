@@ -20,7 +20,7 @@ AT_ALL_HORIZONS = ("auto-samt", "adamw", "prodigy", "schedule-free")
 SEEDS_AT_OTHER_HORIZONS = 3
 # The best options of the first tuning seed that the other tuning seeds decide between.
 FINALISTS, TUNING_SEEDS = 3, (0, 1, 2)
-MOST_WIDER = 2  # rates beyond the grid
+MOST_WIDER = 16  # rates beyond the grid: eight decades
 
 Known = Mapping[str, Outcome]
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 Curve: TypeAlias = Sequence[tuple[int, float]]
-CAP = 2.0  # horizons after which a target counts as not reached
+CAP = 2.0  # what a target that is not reached costs, as a multiple of what it costs the other
 
 
 def mean_curve(runs: pd.DataFrame) -> Curve:
@@ -61,8 +61,8 @@ class Target:
     Args:
         steps: its steps as a multiple of AdamW's own.
         seconds: its seconds as a multiple of AdamW's own.
-        reached: whether the method came to the target within twice the horizon; if not, its
-            steps and seconds count as twice the horizon.
+        reached: whether the method came to the target within the horizon; if not, its steps and
+            seconds count as twice AdamW's own.
     """
 
     steps: float
@@ -73,9 +73,8 @@ class Target:
 def targets(runs: pd.DataFrame, against: str) -> dict[tuple[str, str], Target]:
     """How soon each method comes to where another one ends.
 
-    The target is the mean of the other's final metric. A method's curve of the horizon itself
-    counts; only if that does not reach the target, the one of twice the horizon. At least one
-    step counts.
+    The target is the mean of the other's final metric. Only runs of the horizon itself count, so
+    that all methods have the same time to come to it. At least one step counts.
 
     Args:
         runs: rows with the columns of `store.frame` and `label`.
@@ -85,22 +84,20 @@ def targets(runs: pd.DataFrame, against: str) -> dict[tuple[str, str], Target]:
         One for each problem and label.
     """
     found = {}
-    for problem, rows in runs[runs["horizon"].isin((1.0, CAP))].groupby("problem", sort=False):
-        groups = dict(list(rows.groupby(["label", "horizon"], sort=False)))
-        base = groups.get((against, 1.0))
+    for problem, rows in runs[runs["horizon"] == 1].groupby("problem", sort=False):
+        groups = dict(list(rows.groupby("label", sort=False)))
+        base = groups.get(against)
         if base is None or base["diverged"].any():
             continue
-        target, horizon = base["final"].mean(), int(base["steps"].iloc[0])
+        target = base["final"].mean()
         own_steps = max(1.0, reached(mean_curve(base), target))
         own_seconds = own_steps * _seconds_of_a_step(base)
-        for label in dict.fromkeys(rows["label"]):
-            tried = [groups[label, one] for one in (1.0, CAP) if (label, one) in groups]
-            steps = [reached(mean_curve(one), target) for one in tried]
-            first = next((one for one, count in enumerate(steps) if math.isfinite(count)), None)
-            taken = CAP * horizon if first is None else max(1.0, steps[first])
-            cost = _seconds_of_a_step(tried[-1 if first is None else first])
+        for label, own in groups.items():
+            taken = max(1.0, reached(mean_curve(own), target))
+            is_reached = math.isfinite(taken)
+            seconds = taken * _seconds_of_a_step(own) / own_seconds if is_reached else CAP
             found[str(problem), str(label)] = Target(
-                taken / own_steps, taken * cost / own_seconds, first is not None
+                taken / own_steps if is_reached else CAP, seconds, is_reached
             )
     return found
 

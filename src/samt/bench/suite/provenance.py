@@ -29,7 +29,7 @@ def failures(found: Compared, made: Summary) -> Block:
         note(f"{name}: ends no better than it began with", label)
     for (name, label), one in made.targets.items():
         if not one.reached:
-            text = f"does not come to where {TUNED} ends within twice the horizon"
+            text = f"does not come to where {TUNED} ends within the horizon"
             note(f"{label}: {text} on", name)
     for run, error in found.failures:
         note(f"{run.problem}: no outcome ({error.strip().splitlines()[-1]}) with", run.method)

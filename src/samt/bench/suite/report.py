@@ -83,15 +83,16 @@ def _summary(found: Compared, made: Summary) -> Block:
             f"{counted(found.outdated, 'run')} of other versions of their methods are left out."
         )
     lines.append(
-        f"At or above: the mean error is within the standard error of the difference over seeds "
-        f"of {TUNED}'s, or smaller. Worst: the largest distance from {TUNED}, in points where the "
-        f"metric is an error in %, in % of {TUNED}'s error elsewhere; a negative one is better. "
-        f"Steps and seconds: geometric mean of what it takes to the metric that {TUNED} ends with, "
-        f"as a multiple of what {TUNED} takes itself; in brackets the number of problems on which "
-        "twice the horizon was not enough, or the horizon for a method that was not run for "
-        "longer, which count twice the horizon. Copies: what the optimizer keeps beside weights "
-        "and gradients, in copies of the weights. Tuning: trainings for each problem before the "
-        "one that counts."
+        f"At or above {TUNED}: on so many problems the mean error is at most {TUNED}'s mean error "
+        f"plus one standard error of the difference. Worst: the largest distance from {TUNED}, in "
+        f"points where the metric is an error in %, and in % of {TUNED}'s error elsewhere; a "
+        f"negative number means that the method was better than {TUNED} on every such problem. "
+        f"Steps: how many steps the method needs until its test metric is as good as the one that "
+        f"{TUNED} ends with, divided by the steps that {TUNED} needs; the geometric mean over "
+        "problems. In brackets: the number of problems on which the method did not get there "
+        "within the horizon, which count as 2. Seconds: the same of processor time. Copies: the "
+        "memory of the optimizer, beside weights and gradients, divided by that of the weights. "
+        "Tuning: the trainings on the validation part for each problem."
     )
     return Block("Where the methods stand", head, rows, lines)
 
@@ -161,7 +162,10 @@ def _profile(found: Compared, made: Summary) -> Block:
 def _tests(found: Compared, made: Summary) -> Block:
     if OURS not in found.labels:
         return Block("Tests", notes=[f"There is no run of {OURS}."])
-    head = ["against", "better on", "worse on", "sign test", "Wilcoxon", "Welch +", "Welch −"]
+    head = [
+        "against", "better on", "worse on", "sign test", "Wilcoxon", "significantly better on",
+        "significantly worse on",
+    ]  # fmt: skip
     rows = []
     for label in made.order:
         if label == OURS:
@@ -193,9 +197,9 @@ def _pairs(found: Compared, made: Summary) -> Block:
             texts.append("" if other == label else Best(text) if one.sign < LEVEL else text)
         rows.append([label, *texts])
     note = (
-        "The number of problems on which the method of the line has the smaller mean error and on "
-        "which the one of the column has, and the p-value of the sign test, without correction; "
-        f"in bold below {100 * LEVEL:g} %."
+        "Each field: the problems that the method of the row wins, then those that the method of "
+        "the column wins, then the p-value of the sign test without correction; a field is bold "
+        f"where that is below {100 * LEVEL:g} %."
     )
     return Block("All pairs", ["method", *made.order], rows, [note])
 
@@ -282,8 +286,8 @@ def _fine_tuning(found: Compared, made: Summary) -> Block:
         texts = ["" if one is None else number(one) for one in rises]
         rows.append([label, *texts])
     note = (
-        "The largest distance, at any evaluation, of the curve averaged over seeds above the "
-        "network that training started from, in the problem's metric; a negative number is the "
-        "smallest gain."
+        "How much worse than at the start the network ever became: the largest difference, over "
+        "all evaluations, of the metric averaged over seeds. A negative number means that the "
+        "network was better at every evaluation."
     )
     return Block("Fine-tuning", ["method", *names], rows, [note])

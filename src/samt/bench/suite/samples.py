@@ -77,6 +77,20 @@ class Parts:
             test=first(self.test, evaluated),
         )
 
+    def without_repeats(self) -> Parts:
+        """Leave those samples out of validation and test part that are in the training part, too.
+
+        Returns:
+            Parts that share no sample, as far as inputs are the same to the bit.
+        """
+        seen = set(_as_bytes(self.train.inputs))
+
+        def new(part: Split) -> Split:
+            kept = [i for i, row in enumerate(_as_bytes(part.inputs)) if row not in seen]
+            return Split(*part.take(torch.tensor(kept)))
+
+        return replace(self, validation=new(self.validation), test=new(self.test))
+
     def changed(self, change: Callable[[Split], Split]) -> Parts:
         """Apply a function to all three parts.
 
@@ -92,6 +106,11 @@ class Parts:
             validation=change(self.validation),
             test=change(self.test),
         )
+
+
+def _as_bytes(inputs: Tensor) -> list[bytes]:
+    """The memory of each sample."""
+    return [row.tobytes() for row in inputs.flatten(1).contiguous().numpy()]
 
 
 def first(split: Split, count: int) -> Split:

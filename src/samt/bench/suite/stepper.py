@@ -184,11 +184,12 @@ class AveragedStepper(Stepper):
 
 
 def _bytes(kept: Iterable[Any], but: set[int]) -> int:
-    sizes = {
-        one.data_ptr(): one.untyped_storage().nbytes()
+    storages = {
+        one.untyped_storage().data_ptr(): one.untyped_storage()
         for one in _tensors(kept)
         if one.data_ptr() not in but
     }
+    sizes = {place: storage.nbytes() for place, storage in storages.items()}
     return sum(sizes.values())
 
 

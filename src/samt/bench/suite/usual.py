@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 from torch import nn
@@ -62,6 +63,12 @@ def images(
     return make
 
 
+@lru_cache(maxsize=8)
+def _rows(data: str, data_dir: Path | None) -> Parts:
+    """A table; many of KEGG's rows stand there several times."""
+    return loaded(data, data_dir).without_repeats()
+
+
 def table(
     data: str,
     *,
@@ -85,7 +92,7 @@ def table(
     """
 
     def make(seed: int, data_dir: Path | None) -> Task:
-        parts = change(loaded(data, data_dir))
+        parts = change(_rows(data, data_dir))
         with drawn_from(seed):
             model = mlp([parts.train.inputs.shape[1], *widths, 1])
         return regression(model, parts, seed, steps=steps, batch_size=batch_size)

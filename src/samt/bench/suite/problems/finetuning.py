@@ -80,15 +80,14 @@ def _writer(data_dir: Path | None) -> tuple[Task, Split]:
 
 # Each function once, so that the cache of this process knows it again.
 _CLASSIFIERS = {
-    "few-mnist": _classifier("mnist", 1_000),
     "mnist": _classifier("mnist", 20_000),
     "kmnist": _classifier("kmnist", 20_000),
 }
 
 
-def _unseen(parts: Parts, count: int) -> Parts:
-    """Samples behind those of the pretraining."""
-    rows = slice(_PRETRAINED_ON, _PRETRAINED_ON + count)
+def _some(parts: Parts, count: int, after: int) -> Parts:
+    """Training samples behind the first ones; the pretraining saw `_PRETRAINED_ON` of them."""
+    rows = slice(after, after + count)
     return replace(parts, train=Split(parts.train.inputs[rows], parts.train.targets[rows]))
 
 
@@ -122,6 +121,7 @@ def _images(
     *,
     steps: int,
     train: int = _TUNED_ON,
+    after: int = _PRETRAINED_ON,
     change: Change = lambda parts: parts,
 ) -> Make:
     """Fine-tuning of a classifier of images.
@@ -132,12 +132,14 @@ def _images(
         prepare: what is done to the network in between.
         steps: the number of training steps.
         train: the number of training samples.
+        after: the number of samples that are left out before the training samples; 0 takes
+            samples that the pretraining saw.
         change: a function from the parts of the data set to those of the problem.
     """
 
     def make(seed: int, data_dir: Path | None) -> Task:
         weights: Weights = pretrained(start, _CLASSIFIERS[start], data_dir)
-        parts = change(_unseen(loaded(data, data_dir), train))
+        parts = change(_some(loaded(data, data_dir), train, after))
         with drawn_from(seed):
             model = _network()
             model.load_state_dict(weights)
@@ -161,7 +163,7 @@ PROBLEMS: tuple[Problem, ...] = (
     _error(
         name="finetune-same",
         chosen_on=True,
-        make=_images("few-mnist", "mnist", steps=300),
+        make=_images("mnist", "mnist", steps=300, after=0),
     ),
     _error(
         name="finetune-shifted",
