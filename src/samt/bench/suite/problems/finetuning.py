@@ -163,7 +163,7 @@ PROBLEMS: tuple[Problem, ...] = (
     _error(
         name="finetune-same",
         chosen_on=True,
-        make=_images("mnist", "mnist", steps=300, after=0),
+        make=_images("mnist", "mnist", steps=100, after=0),
     ),
     _error(
         name="finetune-shifted",
