@@ -160,7 +160,7 @@ def as_plain_number(value: Any) -> Any:
 
 
 def make_plain(group: dict[str, Any], options: Options) -> None:
-    """Turn one-element arrays in a group into Python numbers; a tensor as `lr` stays.
+    """Turn one-element arrays into Python numbers and lists into tuples; a tensor as `lr` stays.
 
     Args:
         group: the optimizer's defaults or a param group; it is changed in place.
@@ -168,7 +168,8 @@ def make_plain(group: dict[str, Any], options: Options) -> None:
     """
     for name in options:
         if name in group and not (name == "lr" and isinstance(group[name], Tensor)):
-            group[name] = as_plain_number(group[name])
+            value = as_plain_number(group[name])
+            group[name] = tuple(value) if isinstance(value, list) else value
 
 
 def check(group: Mapping[str, Any], options: Options) -> None:

@@ -16,7 +16,7 @@ from samt.auto.held import Held
 from samt.auto.modes import watch
 from samt.auto.state import TRAINING_WEIGHTS, complete_state
 from samt.auto.step import NUMBERS, Recipe
-from samt.auto.together import Together, is_read_late, sum_of
+from samt.auto.together import Together, is_read_late, larger, sum_of
 from samt.block_optimizer import BlockOptimizer, Group, Passes, never_compiled
 from samt.errors import CheckpointMismatchError, NonFiniteLossError
 from samt.history import summary
@@ -73,7 +73,8 @@ class AutoSAMT(BlockOptimizer):
     Whoever forgets them evaluates y, which is a little less accurate.
 
     The state of a parameter is described in `samt.auto.state.complete_state`. A group has, beside
-    its options, `step_size`: the mean step size of its tensors in the last step.
+    its options, `step_size`: the mean step size of its tensors in the last step, a number in host
+    memory and a tensor elsewhere; and `largest_lr`, the largest lr that it has had.
 
     Args:
         params: the model, best of all; or blocks, made by `samt.blocks(model)`; or any iterable
@@ -160,6 +161,8 @@ class AutoSAMT(BlockOptimizer):
             self._begin_holding()
             self._held.members = list(self.state.items())
             self._held.loaded(bool(shows_average))
+            if not shows_average:
+                self._held.remember(self._held.trained_parameters())
             if model is not None:
                 self._watch(model)
 
@@ -327,6 +330,8 @@ class AutoSAMT(BlockOptimizer):
         for kind in self._kinds:
             kind.look()
         fine = self._look_for_what_is_not_finite(loss)
+        for group in self.param_groups:
+            group["largest_lr"] = larger(group.get("largest_lr", 0.0), group["lr"])
         totals = sum_of([kind.totals() for kind in self._kinds])
         for kind in self._kinds:
             kind.move(totals, fine)

@@ -6,7 +6,6 @@ optimizer nor its groups, so that a model can still come to its x when the optim
 
 from __future__ import annotations
 
-import math
 import sys
 import weakref
 from collections.abc import Iterable, Sequence
@@ -20,8 +19,9 @@ from samt.auto.state import TRAINING_WEIGHTS
 from samt.tensors.shards import local
 
 Members: TypeAlias = Sequence[tuple[Tensor, dict[str, Tensor]]]
-# Weights that have come from a file, or that were converted, agree with x to rounding only.
-_ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+# Weights that have come from a file, or that were converted, agree with x to rounding only: to so
+# many units in the last place.
+_UNITS = 4
 
 
 class _Written(NamedTuple):
@@ -31,17 +31,17 @@ class _Written(NamedTuple):
     version: int
     dtype: torch.dtype
     device: torch.device
-    square: Tensor
+    number: Tensor
 
 
 class _Recent:
     """The same of a list of parameters, in one list of each kind, which is faster to make."""
 
-    def __init__(self, parameters: list[Tensor], memory: list[int]) -> None:
+    def __init__(self, parameters: list[Tensor], memory: list[int], leads: list[Tensor]) -> None:
         self.parameters, self.memory = parameters, memory
-        self.flat = list(map(_flat, parameters))
+        self.flat, self.leads = list(map(_flat, parameters)), leads
         self.versions: list[int] = []
-        self.squares: list[Tensor] = []
+        self.numbers: list[Tensor] = []
 
 
 class Held:
@@ -65,7 +65,7 @@ class Held:
     def remember(self, parameters: list[Tensor]) -> None:
         """Note what parameters are now, to know later whether somebody else has written to them.
 
-        A write through `.data` leaves no trace but the numbers; hence the square.
+        A write through `.data` leaves no trace but the weights themselves; hence the number.
 
         Args:
             parameters: the parameters; of a list that comes again, the notes replace each other.
@@ -74,34 +74,44 @@ class Held:
         memory = [local(parameter).data_ptr() for parameter in parameters]
         if recent is None or recent.parameters is not parameters or recent.memory != memory:
             self._settle()
-            recent = self._recent[id(parameters)] = _Recent(parameters, memory)
+            states = dict(self.members)
+            leads = [_flat(states[parameter]["lead"]) for parameter in parameters]
+            recent = self._recent[id(parameters)] = _Recent(parameters, memory, leads)
         recent.versions = [parameter._version for parameter in parameters]
-        recent.squares = _squares(recent.flat)
+        recent.numbers = _numbers(recent.flat, recent.leads)
 
     def _settle(self) -> None:
         """Sort what was noted last by parameter."""
         for recent in self._recent.values():
             for i, parameter in enumerate(recent.parameters):
                 own = recent.flat[i]
-                version, square = recent.versions[i], recent.squares[i]
+                version, number = recent.versions[i], recent.numbers[i]
                 self._written[parameter] = _Written(
-                    recent.memory[i], version, own.dtype, own.device, square
+                    recent.memory[i], version, own.dtype, own.device, number
                 )
         self._recent.clear()
 
-    def was_edited(self, parameter: Tensor) -> bool:
-        """Whether somebody has written into a parameter since the optimizer did."""
+    def was_edited(self, parameter: Tensor, lead: Tensor) -> bool:
+        """Whether somebody has written into a parameter since the optimizer did.
+
+        Args:
+            parameter: the parameter.
+            lead: its q.
+        """
         self._settle()
         then = self._written.get(parameter)
         if then is None:
             return False
-        now = _flat(parameter)
-        square = _squares([now])[0]
+        now, q = _flat(parameter), _flat(lead)
+        number = _numbers([now], [q])[0]
         if (now.dtype, now.device) != (then.dtype, then.device):  # it was converted
-            rough = 2 * max(_ROUNDING.get(t, 1e-1) for t in (now.dtype, then.dtype))
-            return not math.isclose(float(square), float(then.square), rel_tol=rough)
+            rough = _UNITS * max(torch.finfo(t).eps for t in (now.dtype, then.dtype))
+            size = float(torch.linalg.vector_norm(now)) * max(
+                1.0, float(torch.linalg.vector_norm(q))
+            )
+            return abs(float(number) - float(then.number)) > rough * size
         is_same = (now.data_ptr(), parameter._version) == (then.memory, then.version)
-        return not (is_same and torch.equal(square, then.square))
+        return not (is_same and torch.equal(number, then.number))
 
     def trained_parameters(self) -> list[Tensor]:
         """All parameters that have state."""
@@ -114,7 +124,7 @@ class Held:
         self.shows_average = True
         with _plainly():
             for parameter, state in self.members:
-                if not bool(state["lead"].numel()) or self.was_edited(parameter):
+                if not bool(state["lead"].numel()) or self.was_edited(parameter, state["lead"]):
                     continue
                 own = local(parameter)
                 if TRAINING_WEIGHTS not in state:
@@ -133,21 +143,23 @@ class Held:
         if not self.shows_average:
             return
         self.shows_average = False
+        written: list[Tensor] = []  # those that are left out stay what somebody wrote
         with _plainly():
             for parameter, state in self.members:
                 if TRAINING_WEIGHTS not in state:
                     continue
+                written.append(parameter)
                 own, y = local(parameter), local(state[TRAINING_WEIGHTS])
                 # What was read from a file, or converted since, agrees to rounding only.
                 is_exact = self._shown.get(parameter) == (own.dtype, own.device)
-                if _agree(own, _average(state), is_exact):
+                if _agree(own, _average(state), state, is_exact):
                     own.copy_(y)
-                elif not _agree(own, y, is_exact):
+                elif not _agree(own, y, state, is_exact):
                     _begin_anew(state)
                     y.copy_(own)
                 if own.dtype == y.dtype:
                     del state[TRAINING_WEIGHTS]
-            self.remember(self.trained_parameters())
+            self.remember(written)
             self._shown.clear()
             self._reshard()
 
@@ -168,7 +180,7 @@ class Held:
             for parameter in parameters:
                 state = states.get(parameter)
                 if state is not None and (
-                    parameter not in self._written or self.was_edited(parameter)
+                    parameter not in self._written or self.was_edited(parameter, state["lead"])
                 ):
                     _begin_anew(state)
                     if TRAINING_WEIGHTS in state:
@@ -201,13 +213,15 @@ def _average(state: dict[str, Tensor]) -> Tensor:
     return y - ahead.to(y.device, y.dtype) * q.to(y.device, y.dtype)
 
 
-def _agree(own: Tensor, wanted: Tensor, is_exact: bool) -> bool:
+def _agree(own: Tensor, wanted: Tensor, state: dict[str, Tensor], is_exact: bool) -> bool:
     """Whether a parameter holds what it should, to the bit or to rounding."""
     wanted = wanted.to(own.device, own.dtype)
     if is_exact or own.numel() == 0:
         return torch.equal(own, wanted)
-    rough = _ROUNDING.get(own.dtype, 1e-1)
-    return torch.allclose(own, wanted, rtol=rough, atol=rough * float(wanted.abs().amax()))
+    y, ahead = local(state[TRAINING_WEIGHTS]), state["ahead"]
+    size = y.abs() + (ahead.to(y.device, y.dtype) * local(state["lead"]).to(y)).abs()
+    rough = _UNITS * torch.finfo(own.dtype).eps * size.to(own.device, own.dtype)
+    return bool(((own - wanted).abs() <= rough).all())
 
 
 def _begin_anew(state: dict[str, Tensor]) -> None:
@@ -221,17 +235,22 @@ def _flat(parameter: Tensor) -> Tensor:
     return own.view(-1) if own.is_contiguous() else own
 
 
-def _squares(tensors: list[Tensor]) -> list[Tensor]:
+def _numbers(tensors: list[Tensor], leads: list[Tensor]) -> list[Tensor]:
     """A number of each tensor that changes when the tensor does.
 
-    The number is the sum of the squares in host memory, where that is one product, or its root.
+    In host memory it is the product with q, so that signs and places count; where q is zero, x and
+    y are the same. Elsewhere, and where the two do not fit, it is the norm.
     """
     if len({own.device.type for own in tensors}) > 1:
-        return [_squares([own])[0] for own in tensors]
+        pairs = zip(tensors, leads, strict=True)
+        return [_numbers([own], [lead])[0] for own, lead in pairs]
     if tensors and tensors[0].device.type != "cpu":
         return list(torch._foreach_norm(tensors))
     return [
-        torch.dot(own, own) if own.dim() == 1 else torch.linalg.vector_norm(own) for own in tensors
+        torch.dot(own, lead)
+        if own.dim() == lead.dim() == 1 and own.dtype == lead.dtype
+        else torch.linalg.vector_norm(own)
+        for own, lead in zip(tensors, leads, strict=True)
     ]
 
 

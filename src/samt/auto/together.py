@@ -369,8 +369,9 @@ class Together:
                 self._block_of = _sent(own, torch.int64, self.device)
                 self._block_sizes = _sent(counts, self._dtype, self.device)
             self._means.zero_().index_add_(0, self._block_of, self._table[row])
-            self._means.div_(self._block_sizes)
-            for group, mean in zip(self._block_groups, self._means.unbind(), strict=True):
+            # A copy: somebody may keep what a group says.
+            means = (self._means / self._block_sizes).unbind()
+            for group, mean in zip(self._block_groups, means, strict=True):
                 group["step_size"] = mean
         else:
             sizes = self._host[row]
@@ -381,16 +382,31 @@ class Together:
 def _learns(group: Group) -> float | Tensor:
     """How much of its usual lesson a group learns, from 0 to 1.
 
-    Where a scheduler of torch has made lr smaller than it was at first, as in a warm-up, steps are
-    small on purpose: as much less is learned, or else the learning would make up for it.
+    Where lr is smaller than it was, or than the one that a scheduler of torch is warming up to,
+    steps are small on purpose: as much less is learned, or else the learning would make up for it.
     """
-    rate, first = group["lr"], group.get("initial_lr", 0.0)
-    if not group["learning"] or not isinstance(first, float | int | Tensor):
-        return float(group["learning"])
-    if isinstance(rate, Tensor) or isinstance(first, Tensor):
-        share = torch.as_tensor(rate) / first
-        return share.nan_to_num(1.0, 1.0, 1.0).clamp(0.0, 1.0)
-    return min(1.0, rate / first) if first > 0 else 1.0
+    if not group["learning"]:
+        return 0.0
+    rate, full = group["lr"], larger(group["largest_lr"], group.get("initial_lr", 0.0))
+    if isinstance(full, Tensor):
+        return (rate / full).nan_to_num(1.0, 1.0, 1.0)
+    return rate / full if full > 0 else 1.0
+
+
+def larger(one: float | Tensor, other: float | Tensor) -> float | Tensor:
+    """The larger of two rates; a tensor if one of them is, and nobody looks at it here.
+
+    Args:
+        one: a rate, a number or a tensor of one element.
+        other: another one.
+    """
+    if isinstance(one, Tensor):
+        return (
+            one.detach().clamp(min=other)
+            if isinstance(other, float | int)
+            else torch.maximum(one.detach(), other.detach().to(one))
+        )
+    return larger(other, one) if isinstance(other, Tensor) else max(one, other)
 
 
 def sum_of(several: list[Totals]) -> Totals:

@@ -52,6 +52,7 @@ class AutoReference(Reference):
         self.q = {n: torch.zeros_like(w) for n, w in self.weights.items()}
         self.eta = dict.fromkeys(self.weights, 0.0)
         self.scale: dict[str, float] = {}
+        self.largest: dict[str, float] = {}  # lr of each group so far
         for group, names in zip(self.groups, self.names, strict=True):
             self._start(group, names)
 
@@ -83,6 +84,9 @@ class AutoReference(Reference):
     def step(self, batch: Batch) -> Tensor:
         """One step; returns the loss before it."""
         self._find_scales()
+        for group in self.groups:
+            before = self.largest.get(group["name"], 0.0)
+            self.largest[group["name"]] = max(before, float(group["lr"]))
         leaves = {n: w.detach().requires_grad_() for n, w in self.weights.items()}
         buffers = {name: buffer.clone() for name, buffer in self.buffers.items()}
         loss = self.loss_fn(functional_call(self.model, {**leaves, **buffers}, batch[0]), batch[1])
@@ -158,9 +162,10 @@ class AutoReference(Reference):
         self.weights[name] = beta * x + (1 - beta) * z
 
     def _learns(self, group: dict[str, Any]) -> float:
-        """How much is learned: less where a scheduler has made lr smaller than it was at first."""
-        first = float(group.get("initial_lr", 0.0))
-        return group["learning"] * (min(1.0, float(group["lr"]) / first) if first > 0 else 1.0)
+        """How much is learned: less where lr is smaller than it was, or than it shall become."""
+        rate = float(group["lr"])
+        full = max(self.largest[group["name"]], float(group.get("initial_lr", 0.0)))
+        return group["learning"] * (rate / full if full > 0 else 1.0)
 
     def _freshness(self, name: str, size: float) -> float:
         """How long the last step of z was beside the way of x, at most 1."""
