@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -57,6 +58,8 @@ EDITS: dict[str, Edit] = {
     "data, permuted": lambda p: setattr(p, "data", p.data.flip(0)),
     "copy_": lambda p: p.copy_(torch.full_like(p, 0.25)),
     "signs": flipped,
+    "data, signs": lambda p: p.data.neg_(),
+    "data, rolled": lambda p: p.data.copy_(p.data.roll(1, 0)),
 }
 
 
@@ -72,10 +75,21 @@ def test_what_is_written_between_steps_is_evaluated_and_trained(name: str) -> No
     # The others are evaluated at their averages.
     assert_same(evaluated(model)[1:], evaluated(untouched[0])[1:])
     assert torch.equal(dict(model.state_dict())["0.weight"], written)
-    model(data()[0])
-    assert torch.equal(model[0].weight, written)
+    for _ in range(3):  # as often as somebody evaluates
+        model(data()[0])
+        assert torch.equal(model[0].weight, written)
+        assert torch.equal(evaluated(model)[0], written)
     steps(model, optimizer, 1)
     assert 0 < (model[0].weight - written).abs().max() < 0.1
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda run: pickle.loads(pickle.dumps(run))])
+def test_what_is_written_into_a_copy_is_kept(copied: Callable[[Any], Any]) -> None:
+    model, _ = copied(start())
+    with torch.no_grad():
+        model[0].weight.mul_(torch.arange(model[0].weight.numel()).view(16, 6) % 2)
+    written = model[0].weight.detach().clone()
+    assert torch.equal(evaluated(model)[0], written)
 
 
 @pytest.mark.parametrize("name", EDITS)

@@ -222,6 +222,23 @@ def test_weights_that_are_not_those_of_the_checkpoint_win() -> None:
     assert all(float(state["step"]) == 12 for state in optimizer.state.values())
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_weights_that_differ_little_from_those_of_the_checkpoint_win(dtype: torch.dtype) -> None:
+    """Pruned, or those of some steps before: in low precision they are nearly the same."""
+    torch.manual_seed(5)
+    model = mlp().to(dtype)
+    optimizer = samt.AutoSAMT(model)
+    train(model, optimizer, range(12))
+    model_state, state = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
+    pruned = {
+        name: one.where(one.abs() > one.abs().median(), 0) for name, one in model_state.items()
+    }
+    model.load_state_dict(pruned)
+    optimizer.load_state_dict(state)
+    model(INPUTS.to(dtype))
+    assert_same(weights(model), pruned)
+
+
 def test_a_checkpoint_without_a_model_has_y() -> None:
     torch.manual_seed(5)
     model = mlp()
