@@ -247,8 +247,9 @@ class BlockOptimizer(torch.optim.Optimizer):
                 self._note_beginning(group)
             if not all(isinstance(group[note], int | float) for note in self.notes):
                 raise OptionError(
-                    f"block {group['name']!r} has lost its count: {', '.join(self.notes)} are "
-                    "numbers that the optimizer keeps; delete what is none, and it starts anew"
+                    f"block {group['name']!r} has something else than a number as "
+                    f"{' or '.join(self.notes)}, where the optimizer counts: delete that key from "
+                    "the group, and the count starts anew"
                 )
         values = [group.get(name, _MISSING) for group in groups for name in names]
         if len(values) == len(self._checked) and not any(map(is_not, values, self._checked)):

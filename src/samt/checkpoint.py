@@ -239,8 +239,8 @@ def _check_tensors(
         )
         raise CheckpointMismatchError(
             f"the state of block {group['name']!r} has another form ({', '.join(differing)}): "
-            "build the optimizer with the step_size, head, parts, meta_batch, eta_hidden and "
-            "radius that the state dict was saved with"
+            "build the optimizer from a model of the same shapes, with the options that the "
+            "state dict was saved with"
         )
 
 

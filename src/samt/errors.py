@@ -76,7 +76,7 @@ class UnsupportedGradientError(SAMTError, TypeError):
 
 
 class GradScalerUnsupportedError(SAMTError, RuntimeError):
-    """`torch.amp.GradScaler` scales gradients, which the eta models would read."""
+    """`torch.amp.GradScaler` scales gradients that are needed here as they are."""
 
 
 class CompileError(SAMTError, RuntimeError):

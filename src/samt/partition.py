@@ -162,8 +162,9 @@ def without_duplicates(group: dict[str, Any], earlier: Iterable[dict[str, Any]])
         name, parameter = entry if isinstance(entry, tuple) else (None, entry)
         if id(parameter) in seen:
             what = f"parameter {name!r}" if name else "a parameter"
+            block = f"block {group['name']!r}" if "name" in group else "the new block"
             raise DuplicateParameterError(
-                f"{what} of block {group.get('name', '')!r} is in a block already: "
+                f"{what} of {block} is in a block already: "
                 "give every parameter to one block (samt.blocks does)"
             )
         seen.add(id(parameter))

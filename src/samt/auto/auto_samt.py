@@ -40,6 +40,7 @@ class AutoSAMT(BlockOptimizer):
     z walks along the normalised gradient, x is an average of z, and the gradient is taken at y
     between the two. With g the gradient of a tensor, in its step k = 1, 2, …,
 
+        g ← g · min(1, 10 r / RMS(g))                          r of the step before, for k > 20
         v ← β₂ v + (1 − β₂) g²,   d = g / (√(v / (1 − β₂^k)) + ε)
         z ← z − η (d + λ (r / peak) y / scale)
         x ← (1 − c) x + c z,      c = w_k / (w_1 + … + w_k),  w_k = k² min(1, k/20)²
@@ -50,45 +51,56 @@ class AutoSAMT(BlockOptimizer):
         η = lr · min(1, k/20) · 0.003 · scale/√L · e^m · (r / peak) · min(1, r / RMS(g))
 
     The scale is √3 times the root mean square of the tensor's first weights, and L the number of
-    matrices: the unit in which weights are stored changes nothing. A vector has the scale of the
-    matrix before it. r is the root of the mean of v / (1 − β₂^k), and the peak is the largest r
-    so far, which is forgotten by a tenth in a step at first and not at all later. The last factor
-    limits the step of an unusually large gradient.
+    matrices, which are the tensors with two dimensions or more: the unit in which weights are
+    stored changes nothing. A matrix of zeros has the scale 1/√(number of inputs); a vector has the
+    scale of the matrix before it, or 0.1 where there is none. r is the root of the mean of
+    v / (1 − β₂^k), and the peak is the largest r so far; before each step the peak shrinks by a
+    tenth of e^(−k/150), which is a lot at first and nothing later. The last factor, and the first
+    line above, limit what an unusually large gradient does. ε is 10⁻⁶ of the root mean square of
+    all gradients, each times the scale of its tensor.
 
-    m is what is learned. With x̄ ← 0.98 x̄ + 0.02 x, a slower average, and C the cosine of all
-    gradients and ways together, each in units of its scale,
+    m is what is learned. With x̄ ← 0.98 x̄ + 0.02 x, a slower average, and C the cosine between two
+    long vectors, all gradients, each times the scale of its tensor, and all ways x − x̄, each
+    divided by it,
 
         m ← m − (0.02 + 0.3 e^(−k/150)) · (cos(g, x − x̄) + C)          from k = 3 on
 
-    which is a step down the derivative of the loss with respect to log η, along the way that the
-    average took: where x should have gone further, steps become larger. Where the cosines of the
-    last fifty steps agree, m also grows by 0.02 · (|mean| / RMS − 1/2) in a step. No pass over the
-    network is made for it, and no number of steps is needed: averaging takes the place of
-    annealing. `samt.auto.step.Recipe` holds the constants.
+    within ±9. This is a step down the derivative of the loss with respect to log η, along the way
+    that the average took. A negative cosine means that the loss still falls in the direction in
+    which x moved: the step becomes larger. From step 51 on, where cosines have been negative
+    steadily, that is, where their running mean over about fifty steps is below −1/2 of their
+    running root mean square, m also grows by 0.02 · (−mean / RMS − 1/2). Less is learned where the
+    average moves by what older, larger steps did, and where lr is smaller than it was, or than the
+    rate that a scheduler of torch is warming up to. No pass over the network is made for all that,
+    and no number of steps is needed: averaging takes the place of annealing.
+    `samt.auto.step.Recipe` holds the constants.
 
     x is what one evaluates and saves. `AutoSAMT(model)` sees to that: in training mode the
     parameters hold y, before the first forward pass in evaluation mode and in
     `model.state_dict()` they come to hold x, and before the next pass in training mode y again.
-    Where there are parameters and no model, `eval()` and `train()` of the optimizer do that.
-    Whoever forgets them evaluates y, which is a little less accurate.
+    If the optimizer was made from parameters or blocks, call `optimizer.eval()` before an
+    evaluation. Without that call y is evaluated, which changes accuracy by a few tenths of a point.
 
     The state of a parameter is described in `samt.auto.state.complete_state`. A group has, beside
     its options, `step_size`: the mean step size of its tensors in the last step, a number in host
     memory and a tensor elsewhere; and `largest_lr`, the largest lr that it has had.
 
     Args:
-        params: the model, best of all; or blocks, made by `samt.blocks(model)`; or any iterable
+        params: what to train: a `torch.nn.Module`, which is recommended, since the optimizer can
+            then show x by itself; or the blocks that `samt.blocks(model)` returns; or any iterable
             of parameters.
-        lr: a factor on every learned step (default 1.0); schedulers and groups change it.
+        lr: a float or a one-element tensor, 0 or more (default 1.0): a factor without unit by which
+            every learned step is multiplied. A param group may have its own, and schedulers may
+            change it.
         betas: β, the weight of x in y, and β₂, the decay of v (default (0.9, 0.99)).
-        weight_decay: λ, the decoupled weight decay of tensors with two dimensions or more (default
-            0.01); biases and the weights of norm layers have none. It is relative, too: weights of
-            the size that they had at first are drawn to zero by the part λ · r / peak of a step.
+        weight_decay: λ, the decoupled weight decay of matrices (default 0.01): a step of size η
+            also subtracts η · λ · (r / peak) · y / scale from z. Biases and other tensors with one
+            dimension have none.
         learning: whether m is learned (default True); False is there for comparisons.
         process_group: the processes that hold the same model and see different samples (default
-            None): gradients and a closure's loss are averaged over them, and they start with the
-            weights of the first process. A `DistributedDataParallel` or `fully_shard` model needs
-            none: it has averaged already.
+            None): gradients and a closure's loss are averaged over them. At the start every process
+            gets the weights of the first one. A `DistributedDataParallel` or `fully_shard` model
+            needs none: it has averaged already.
 
     Raises:
         SAMTError: one of the errors in `samt.errors`; the message names the cure.
@@ -279,8 +291,8 @@ class AutoSAMT(BlockOptimizer):
 
         Args:
             closure: evaluates the loss; it may call `zero_grad` and `backward`. Gradients that
-                are there before, such as those of earlier micro-batches, count; afterwards
-                there are none.
+                were there before the call, such as those of earlier micro-batches, are added to
+                the closure's. After the call all gradients are None.
 
         Returns:
             The closure's loss, or None.
@@ -288,7 +300,7 @@ class AutoSAMT(BlockOptimizer):
         Raises:
             NonFiniteLossError: the closure's loss or a gradient is NaN or infinite; nothing has
                 changed. On an accelerator, for which nothing waits here, such a step moves
-                nothing, and every fiftieth step raises the error if there were some.
+                nothing, and every fiftieth step raises the error if steps were skipped.
             UnsupportedGradientError: a gradient is sparse.
             GradScalerUnsupportedError: a GradScaler calls it, and there is a process group.
         """

@@ -45,7 +45,7 @@ class Recipe:
         forgets: how fast the peak of the gradients is forgotten at first.
         outlier: the largest size of a gradient, in parts of its tensor's usual size, that is not
             scaled down, once the warm-up is over.
-        shares: whether all tensors also learn from the cosine of them all.
+        shares: whether each tensor also learns from the cosine of all tensors together.
         fades: whether steps shrink with the size of the gradients.
         limits: whether an unusually large gradient is scaled down, and its step as well.
         waits: whether the learning waits while the average moves by what older, larger steps did.
