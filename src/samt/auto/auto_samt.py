@@ -185,6 +185,8 @@ class AutoSAMT(BlockOptimizer):
     def _note_beginning(self, group: Group) -> None:
         super()._note_beginning(group)
         group.setdefault("step_size", 0.0)
+        rate = group["lr"]
+        group.setdefault("largest_lr", rate.detach() * 0 if isinstance(rate, Tensor) else 0.0)
 
     def _complete_state(
         self, state: dict[str, Tensor], group: Group, parameter: Tensor, index: int
@@ -343,7 +345,7 @@ class AutoSAMT(BlockOptimizer):
             kind.look()
         fine = self._look_for_what_is_not_finite(loss)
         for group in self.param_groups:
-            group["largest_lr"] = larger(group.get("largest_lr", 0.0), group["lr"])
+            group["largest_lr"] = larger(group["largest_lr"], group["lr"])
         totals = sum_of([kind.totals() for kind in self._kinds])
         for kind in self._kinds:
             kind.move(totals, fine)
