@@ -57,6 +57,7 @@ def assemble(name: str, raw: RawData, validation: float, split_seed: int) -> Dat
         split_seed if seeded else raw.published_split,
         None if validation_rows is None else scaler.split(raw.train, validation_rows),
         raw.classes,
+        raw.notes,
     )
 
 
@@ -127,7 +128,7 @@ class _Scaler:
     def _fit_pixels(self, images: npt.NDArray[Any], rows: Rows | None) -> tuple[float, float]:
         """What is taken away from each pixel, and what it is divided by."""
         if self._scaling != "normalise":
-            return 0.0, 255.0
+            return 0.0, 65535.0 if images.dtype == np.uint16 else 255.0
         chosen = images if rows is None else images[rows]
         # Of bytes: counting them is exact, and needs no second copy.
         counts = np.bincount(chosen.ravel(), minlength=256)
