@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from samt.bench.data.raw import Part, RawData
-from samt.bench.data.reading import reading
+from samt.bench.data.reading import reading, unpacked
 from samt.bench.errors import DataError
 
 _SHAPE = (3, 32, 32)
@@ -77,10 +77,10 @@ def read(layout: Layout, path: Path) -> RawData:
         DataError: something is absent, damaged or not what the authors published.
     """
     folder = path if path.is_dir() else path.parent
-    with reading(path):
-        if path.name == layout.archive:
-            contents = _from_archive(layout, path)
-        else:
+    if path.name == layout.archive:
+        contents = _from_archive(layout, path)
+    else:
+        with reading(path):
             contents = {one.name: one.read_bytes() for one in folder.iterdir() if one.is_file()}
     train, test = (_part(layout, path, contents, names) for names in (layout.train, [layout.test]))
     lines = contents.get(layout.names, b"").decode("ascii", "replace").split()
@@ -89,14 +89,16 @@ def read(layout: Layout, path: Path) -> RawData:
 
 
 def _from_archive(layout: Layout, path: Path) -> dict[str, bytes]:
-    """The files by name, in the order in which they lie: going back would unpack all again."""
+    """The files by name."""
     contents = {}
-    with tarfile.open(path) as archive:
-        for member in archive:
-            place = PurePosixPath(member.name)
-            file = archive.extractfile(member) if place.parent.name == layout.folder else None
-            if file is not None:
-                contents[place.name] = file.read()
+    with unpacked(path) as file:
+        with tarfile.open(fileobj=file, mode="r|") as archive:
+            for member in archive:
+                place = PurePosixPath(member.name)
+                if place.parent.name == layout.folder and (one := archive.extractfile(member)):
+                    contents[place.name] = one.read()
+        while file.read(1 << 20):  # to the end, where gzip compares its checksum
+            pass
     return contents
 
 

@@ -34,7 +34,7 @@ def read_idx(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
     """
     with unpacked(path) as file:
         head = file.read(4 + 4 * dimensions)
-        if head[:4] != struct.pack(">I", 0x0800 | dimensions):
+        if head[:4] != struct.pack(">I", 0x0800 | dimensions) or len(head) < 4 + 4 * dimensions:
             raise DataError(
                 f"{path} is no IDX file of {dimensions} dimensions (it begins with "
                 f"0x{head[:4].hex()}): get it again, or check whether images and labels are swapped"

@@ -127,6 +127,8 @@ def _pictures(path: Path, names: Sequence[str]) -> tuple[list[Picture], list[str
             )
         elif is_folder and parts[-2:-1] and parts[-2] in _PARTS:
             places.add(parts[-2:])
+        elif is_folder and parts[-1] in _PARTS:
+            places.add((parts[-1], ""))
         elif is_folder and path.is_dir() and parts[0] not in _PARTS:
             others.add(name)
     if len(tops) > 1:
@@ -140,9 +142,9 @@ def _checked_classes(
     path: Path, places: set[tuple[str, ...]], pictures: Sequence[Picture]
 ) -> list[str]:
     """The classes, each of which must have images in each part."""
-    classes = sorted({label for _, label in places})
+    classes = sorted({label for _, label in places if label})
     filled = {(picture.part, picture.label) for picture in pictures}
-    for part in {"train", *(part for part, _ in places)}:
+    for part in sorted({"train", *(part for part, _ in places)}, reverse=True):
         for label in classes or ["<class>"]:
             if (part, label) not in filled:
                 raise DataError(
@@ -203,11 +205,11 @@ def _in_16_bits(pixels: Pixels) -> Pixels:
 
 def _pixels(path: Path, picture: Picture, content: Content) -> Pixels:
     """One image as (channels, height, width)."""
-    from PIL import Image as pillow
+    import PIL.Image
 
     where = f"{path}: {picture.name[-80:]!r}"
     try:
-        with pillow.open(io.BytesIO(content(picture.name)), formats=_FORMATS) as image:
+        with PIL.Image.open(io.BytesIO(content(picture.name)), formats=_FORMATS) as image:
             problem = _problem(image)
             if problem is None and image.mode.startswith("I"):
                 return np.asarray(image).astype(np.uint16)[None]
@@ -226,9 +228,6 @@ def _problem(image: Image) -> str | None:
         return "has several pictures in it: save each of them in a file of its own"
     if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
         return "has pixels of 32 bits: save it with 8 or 16, or put the numbers into a .npz"
-    if (
-        image.has_transparency_data
-        and min(image.convert("RGBA").getchannel("A").getextrema()) < 255
-    ):
+    if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
         return "is transparent in places: save it on a background, without transparency"
     return None

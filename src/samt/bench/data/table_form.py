@@ -147,8 +147,8 @@ def _holds_names(path: Path, first: Row, below: Sequence[Row]) -> bool:
     }
     if last in above_numbers:
         return True
-    if last in words:  # above classes: one that comes again is a class
-        if first[last] in columns[last] or not below:
+    if last in words:  # above classes: one that comes again is a class, as the others do
+        if first[last] in columns[last] or len(set(columns[last])) == len(below):
             return False
         answer = True if above_numbers or set(features) <= odd else None
     elif above_numbers:
