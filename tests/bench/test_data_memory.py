@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from .conftest import ENVIRONMENT
-from .data_files import cifar_files, tar_bytes, write_all, zip_bytes
+from .data_files import cifar_files, encoded, tar_bytes, write_all, zip_bytes
 from .idx_files import write_images
 
 # Each set is loaded in a process that is forked after everything heavy was imported, so that the
@@ -64,11 +64,9 @@ def test_loading_takes_less_than_three_times_the_data(tmp_path: Path) -> None:
     write_all(tmp_path / "cifar10", {"cifar-10-binary.tar.gz": archive})
     pictures = {}
     for index in range(60):
-        Image.fromarray(random.integers(0, 255, (256, 256, 3), dtype=np.uint8)).save(
-            tmp_path / "picture.jpg"
-        )
+        image = Image.fromarray(random.integers(0, 255, (256, 256, 3), dtype=np.uint8))
         name = f"{'train' if index % 3 else 'test'}/{'ab'[index % 2]}/{index}.jpg"
-        pictures[name] = (tmp_path / "picture.jpg").read_bytes()
+        pictures[name] = encoded(image, "JPEG")
     write_all(tmp_path, {"album.zip": zip_bytes(pictures)})
     own = ("arrays.npz", "images.npz", "table.csv.gz", "album.zip")
     names = ["mnist", "cifar10", *(str(tmp_path / name) for name in own)]

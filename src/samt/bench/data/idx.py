@@ -23,7 +23,7 @@ def read_idx(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
     """Read an IDX file of unsigned bytes.
 
     Args:
-        path: the file; one whose name ends in .gz is unpacked.
+        path: the file, plain or compressed with gzip.
         dimensions: the number of dimensions, 3 for images and 1 for labels.
 
     Returns:

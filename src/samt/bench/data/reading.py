@@ -51,9 +51,19 @@ def reading(path: Path | str) -> Iterator[None]:
         ) from error
 
 
+def is_packed(path: Path) -> bool:
+    """Whether a file is compressed with gzip: browsers unpack some and leave their name.
+
+    Args:
+        path: the file.
+    """
+    with reading(path), path.open("rb") as file:
+        return file.read(2) == b"\x1f\x8b"
+
+
 @contextmanager
 def unpacked(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for reading, and unpack it if its name ends in .gz.
+    """Open a file for reading, and unpack it if it is compressed with gzip.
 
     Args:
         path: the file.
@@ -61,12 +71,13 @@ def unpacked(path: Path) -> Iterator[BinaryIO]:
     Raises:
         DataError: here or while the file is read, as of `reading`.
     """
-    with reading(path), path.open("rb") as file:
-        if path.suffix != ".gz":
-            yield file
-            return
-        with gzip.open(file) as content:
-            yield cast(BinaryIO, content)
+    with reading(path):
+        if is_packed(path):
+            with gzip.open(path) as content:
+                yield cast(BinaryIO, content)
+        else:
+            with path.open("rb") as file:
+                yield file
 
 
 def require_memory(path: Path, needed: int) -> None:

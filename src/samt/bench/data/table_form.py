@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from samt.bench.data.reading import require_memory, unpacked
+from samt.bench.data.reading import is_packed, require_memory, unpacked
 from samt.bench.errors import DataError
 
 _LINES, _CHARACTERS = 1000, 1 << 20  # that are looked at
@@ -48,7 +48,7 @@ def form_of(path: Path) -> Form:
     """Look at the first lines of a table.
 
     Args:
-        path: a CSV file; one whose name ends in .gz is unpacked.
+        path: a CSV file, plain or compressed with gzip.
 
     Returns:
         How the table is written. Where the rows begin with a name that the first line has no
@@ -98,7 +98,7 @@ def _first_lines(path: Path) -> list[str]:
 def _require_memory(path: Path, lines: Sequence[str], columns: int) -> None:
     """Refuse a table that cannot fit, going by the length of its first lines."""
     size = path.stat().st_size
-    if path.suffix == ".gz":
+    if is_packed(path):
         with path.open("rb") as file:
             file.seek(-4, io.SEEK_END)
             size = int.from_bytes(file.read(), "little")  # of what is packed

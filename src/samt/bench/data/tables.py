@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from samt.bench.data.raw import Part, RawData
-from samt.bench.data.reading import reading
+from samt.bench.data.reading import is_packed, reading
 from samt.bench.data.table_form import MISSING, Form, form_of
 from samt.bench.errors import DataError
 
@@ -138,6 +138,7 @@ def _frame(path: Path, form: Form) -> pd.DataFrame:
         try:
             frame = pd.read_csv(
                 path,
+                compression="gzip" if is_packed(path) else None,
                 sep=form.separator,
                 decimal=form.decimal,
                 header=0 if form.names else None,
