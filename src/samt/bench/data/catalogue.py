@@ -99,30 +99,21 @@ def _idx(
         RemoteFile(f"{name}/{file}", sha256, size, tuple(url + file for url in urls))
         for file, (sha256, size) in zip(_IDX_FILES, sums, strict=True)
     )
-
-    def read(paths: Sequence[Path], split: int) -> RawData:
-        return idx.read_pairs(paths, classes=10)
-
-    places = _packed_or_not(files)
-    return Entry(name, title, source, licence, read, files=files, places=places)
+    return Entry(
+        *(name, title, source, licence, lambda paths, split: idx.read_pairs(paths, classes=10)),
+        files=files,
+        places=_packed_or_not(files),
+    )
 
 
 def _variant(entry: Entry, name: str, scaling: Scaling, title: str) -> Entry:
     """The same images in another scaling."""
-
-    def read(paths: Sequence[Path], split: int) -> RawData:
-        return replace(entry.read(paths, split), scaling=scaling)
-
-    return replace(entry, name=f"{entry.name}-{name}", title=f"{entry.name}, {title}", read=read)
-
-
-def _normalised(entry: Entry) -> Entry:
-    return _variant(entry, "normalised", "normalise", "pixels of mean 0 and deviation 1")
-
-
-def _uneven(entry: Entry) -> Entry:
-    title = "each pixel times a factor of its own from 1/30 to 30"
-    return _variant(entry, "uneven", "uneven", title)
+    return replace(
+        entry,
+        name=f"{entry.name}-{name}",
+        title=f"{entry.name}, {title}",
+        read=lambda paths, split: replace(entry.read(paths, split), scaling=scaling),
+    )
 
 
 def _cifar(name: str, layout: cifar.Layout, title: str, sha256: str, size: int) -> Entry:
@@ -238,8 +229,13 @@ _ENTRIES = (
     _MNIST,
     _KMNIST,
     _FASHION,
-    *map(_normalised, (_MNIST, _KMNIST, _FASHION)),
-    _uneven(_FASHION),
+    *(
+        _variant(one, "normalised", "normalise", "pixels of mean 0 and deviation 1")
+        for one in (_MNIST, _KMNIST, _FASHION)
+    ),
+    _variant(
+        *(_FASHION, "uneven", "uneven", "each pixel times a factor of its own from 1/30 to 30")
+    ),
     _cifar(
         "cifar10",
         cifar.CIFAR10,

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,26 +20,15 @@ from samt.bench.errors import DataError
 _SHAPE = (3, 32, 32)
 
 
-@dataclass(frozen=True)
-class Layout:
-    """Which files make up a data set.
+class Layout(NamedTuple):
+    """Which files make up a data set, and how a record begins."""
 
-    Args:
-        archive: the name of the archive, as the authors call it.
-        folder: the only folder inside the archive.
-        train: the files with the training images.
-        test: the file with the test images.
-        names: the file with the names of the classes; it may be absent.
-        labels: the number of bytes ahead of the pixels; the last one is the class.
-        classes: the number of classes.
-    """
-
-    archive: str
-    folder: str
+    archive: str  # as the authors call it
+    folder: str  # the only one inside it
     train: tuple[str, ...]
     test: str
-    names: str
-    labels: int
+    names: str  # of the classes; the file may be absent
+    labels: int  # bytes ahead of the pixels; the last one is the class
     classes: int
 
 

@@ -19,38 +19,6 @@ from samt.bench.data.reading import require_memory, unpacked
 from samt.bench.errors import DataError
 
 
-def read_idx(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
-    """Read an IDX file of unsigned bytes.
-
-    Args:
-        path: the file, plain or compressed with gzip.
-        dimensions: the number of dimensions, 3 for images and 1 for labels.
-
-    Returns:
-        An array with that many dimensions.
-
-    Raises:
-        DataError: the file cannot be read, is another format, is cut off or has bytes left over.
-    """
-    with unpacked(path) as file:
-        head = file.read(4 + 4 * dimensions)
-        if head[:4] != struct.pack(">I", 0x0800 | dimensions) or len(head) < 4 + 4 * dimensions:
-            raise DataError(
-                f"{path} is no IDX file of {dimensions} dimensions (it begins with "
-                f"0x{head[:4].hex()}): get it again, or check whether images and labels are swapped"
-            )
-        shape = struct.unpack(f">{dimensions}I", head[4:])
-        expected = math.prod(shape)
-        require_memory(path, 5 * expected)  # as bytes, and then as float32
-        values = file.read(expected + 1)
-    if len(values) != expected:
-        raise DataError(
-            f"{path} has {'more' if len(values) > expected else 'fewer'} than the {expected} "
-            f"values that its header names: get the file again"
-        )
-    return np.frombuffer(bytearray(values), dtype=np.uint8).reshape(shape)
-
-
 def read_pairs(paths: Sequence[Path], classes: int | None = None) -> RawData:
     """Read images with their labels.
 
@@ -80,7 +48,7 @@ def read_pairs(paths: Sequence[Path], classes: int | None = None) -> RawData:
 
 
 def _pair(images_path: Path, labels_path: Path) -> Part:
-    images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
+    images, labels = _array(images_path, 3), _array(labels_path, 1)
     if len(images) != len(labels):
         raise DataError(
             f"{images_path} has {len(images)} images, but {labels_path.name} has {len(labels)} "
@@ -89,3 +57,24 @@ def _pair(images_path: Path, labels_path: Path) -> Part:
     if not images.size:
         raise DataError(f"{images_path} has no pixels: get the file again")
     return Part(images[:, None], labels.astype(np.int64))
+
+
+def _array(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
+    """The values of one file: images have 3 dimensions, labels 1."""
+    with unpacked(path) as file:
+        head = file.read(4 + 4 * dimensions)
+        if head[:4] != struct.pack(">I", 0x0800 | dimensions) or len(head) < 4 + 4 * dimensions:
+            raise DataError(
+                f"{path} is no IDX file of {dimensions} dimensions (it begins with "
+                f"0x{head[:4].hex()}): get it again, or check whether images and labels are swapped"
+            )
+        shape = struct.unpack(f">{dimensions}I", head[4:])
+        expected = math.prod(shape)
+        require_memory(path, 5 * expected)  # as bytes, and then as float32
+        values = file.read(expected + 1)
+    if len(values) != expected:
+        raise DataError(
+            f"{path} has {'more' if len(values) > expected else 'fewer'} than the {expected} "
+            f"values that its header names: get the file again"
+        )
+    return np.frombuffer(bytearray(values), dtype=np.uint8).reshape(shape)

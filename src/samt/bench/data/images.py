@@ -11,9 +11,8 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -36,15 +35,8 @@ if TYPE_CHECKING:
 Content = Callable[[str], bytes]
 
 
-@dataclass(frozen=True)
-class Picture:
-    """An image file.
-
-    Args:
-        name: its path below the folder or in the zip, with forward slashes.
-        part: the part that it belongs to, train or test.
-        label: the name of its class.
-    """
+class Picture(NamedTuple):
+    """An image file: its path below the folder or in the zip, and what that says about it."""
 
     name: str
     part: str

@@ -36,6 +36,10 @@ class Part:
     def __len__(self) -> int:
         return len(self.inputs)
 
+    def take(self, rows: npt.NDArray[np.int64]) -> Part:
+        """The samples of these rows."""
+        return Part(self.inputs[rows], self.targets[rows])
+
 
 @dataclass(frozen=True)
 class RawData:

@@ -11,37 +11,29 @@ import csv
 import io
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 from samt.bench.data.reading import is_packed, require_memory, unpacked
 from samt.bench.errors import DataError
 
 _LINES, _CHARACTERS = 1000, 1 << 20  # that are looked at
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|infinity|nan)", re.I)
+_NUMBER = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf|infinity|nan)", re.IGNORECASE)
 _WHOLE = re.compile(r"[+-]?\d+")
 MISSING = frozenset(("", "?", "-", "NA", "N/A", "NaN", "nan", "NULL", "null"))
-_BYTES = 32  # that a field takes in memory, with pandas' columns and all copies
+_BYTES = 40  # that a field takes in memory, with pandas' columns and all copies
 
 Row = Sequence[str]
 
 
-@dataclass(frozen=True)
-class Form:
-    """How a table is written.
+class Form(NamedTuple):
+    """How a table is written."""
 
-    Args:
-        separator: the character between two fields.
-        decimal: the character ahead of the decimals of a number.
-        names: the fields of the first line if it holds names; empty if it is a sample.
-        columns: the number of fields of a row.
-    """
-
-    separator: str
-    decimal: str
-    names: tuple[str, ...]
-    columns: int
+    separator: str  # between two fields
+    decimal: str  # a point or a comma
+    names: tuple[str, ...]  # the first line, if it holds names; the first is empty above an index
+    columns: int  # of a row
 
 
 def form_of(path: Path) -> Form:
@@ -51,25 +43,22 @@ def form_of(path: Path) -> Form:
         path: a CSV file, plain or compressed with gzip.
 
     Returns:
-        How the table is written. Where the rows begin with a name that the first line has no
-        field for, as R writes them, `names` begins with an empty one.
+        How the table is written.
 
     Raises:
         DataError: the file is no table, is too large, or its first line cannot be understood.
     """
     lines = _first_lines(path)
-    if not lines:
-        raise DataError(f"{path} has no rows: put one sample in each line")
     readings = {one: _fields(lines, one) for one in ",;\t"}
-    separator = max(readings, key=lambda one: _numbers(readings[one][:50], one != ","))
-    first, *below = readings[separator]
-    _require_memory(path, lines, len(first))
-    comma = separator != "," and any(
-        "," in field and _is_number(field, True) for row in below for field in row
-    )
-    if comma:
-        first, below = _with_points([first])[0], _with_points(below)
-    if below and len(below[0]) == len(first) + 1:
+    separator = max(readings, key=lambda one: _numbers(readings[one][:50]))
+    rows = readings[separator]
+    if not _numbers(rows):  # names alone, or no table at all
+        raise DataError(f"{path} has no rows of numbers: put one sample in each line")
+    _require_memory(path, lines, len(rows[0]))
+    marks = {mark for row in rows for one in row if _is_number(one) for mark in ",." if mark in one}
+    commas = separator != "," and marks == {","}
+    first, *below = rows
+    if below and len(below[0]) == len(first) + 1:  # R has no name for the names of rows
         first = ["", *first]
     elif below and len(below[0]) != len(first):
         raise DataError(
@@ -78,20 +67,16 @@ def form_of(path: Path) -> Form:
         )
     below = [row for row in below if len(row) == len(first)]  # pandas will name the others
     names = tuple(first) if _holds_names(path, first, below) else ()
-    return Form(separator, "," if comma else ".", names, len(first))
+    return Form(separator, "," if commas else ".", names, len(first))
 
 
 def _first_lines(path: Path) -> list[str]:
+    lines: list[str] = []
+    left = _CHARACTERS
     with unpacked(path) as binary, io.TextIOWrapper(binary, "utf-8-sig", newline="") as file:
-        lines: list[str] = []
-        left = _CHARACTERS
-        while len(lines) < _LINES and (left > 0 or len(lines) < 3):
-            line = file.readline()
-            if not line:
-                break
+        while len(lines) < _LINES and (left > 0 or len(lines) < 3) and (line := file.readline()):
             left -= len(line)
-            if line.strip():
-                lines.append(line)
+            lines += [line] if line.strip() else []
     return lines
 
 
@@ -102,32 +87,28 @@ def _require_memory(path: Path, lines: Sequence[str], columns: int) -> None:
         with path.open("rb") as file:
             file.seek(-4, io.SEEK_END)
             size = int.from_bytes(file.read(), "little")  # of what is packed
-    rows = size * len(lines) // sum(map(len, lines))
-    require_memory(path, _BYTES * rows * columns)
+    require_memory(path, _BYTES * columns * (size * len(lines) // sum(map(len, lines))))
 
 
 def _fields(lines: Sequence[str], separator: str) -> list[list[str]]:
     try:
-        rows = csv.reader(lines, delimiter=separator, skipinitialspace=True)
-        return [[field.strip() for field in row] for row in rows]
+        rows = list(csv.reader(lines, delimiter=separator, skipinitialspace=True))
     except csv.Error:
         return [[line] for line in lines]
+    return [[field.strip() for field in row] for row in rows]
 
 
-def _numbers(rows: Sequence[Row], commas: bool) -> tuple[int, int]:
-    """How much speaks for a separator: fields that are numbers, then fields at all."""
-    numbers = sum(_is_number(field, commas) for row in rows for field in row)
-    return numbers, sum(map(len, rows))
+def _numbers(rows: Sequence[Row]) -> int:
+    """How many fields are numbers: most of them are if the separator is right."""
+    return sum(_is_number(field) for row in rows for field in row)
 
 
-def _is_number(text: str, commas: bool = False) -> bool:
-    return _NUMBER.fullmatch(text.replace(",", ".", 1) if commas else text) is not None
+def _is_number(text: str) -> bool:
+    return _NUMBER.fullmatch(text.replace(",", ".", 1)) is not None
 
 
-def _with_points(rows: Sequence[Row]) -> list[list[str]]:
-    return [
-        [one.replace(",", ".") if _is_number(one, True) else one for one in row] for row in rows
-    ]
+def _is_whole(text: str) -> bool:
+    return _WHOLE.fullmatch(text) is not None
 
 
 def _holds_names(path: Path, first: Row, below: Sequence[Row]) -> bool:
@@ -135,26 +116,24 @@ def _holds_names(path: Path, first: Row, below: Sequence[Row]) -> bool:
     *features, last = range(len(first))
     words = {at for at, one in enumerate(first) if not _is_number(one) and one not in MISSING}
     unnamed = first[0] == "" and {*features[1:], last} <= words  # as pandas and R name an index
-    if unnamed or (features and set(features) <= words) or (not features and words):
+    if unnamed or (words and set(features) <= words):
         return True
     columns = [[row[at] for row in below] for at in range(len(first))]
     above_numbers = {at for at in words if any(map(_is_number, columns[at]))}
+    if last in above_numbers:
+        return True
+    classes = columns[last]  # one that comes again is a class, as the others do
+    if last in words and (first[last] in classes or len(set(classes)) == len(classes)):
+        return False
     # A name such as 2019 above numbers that all have decimals does not look like them.
     odd = {
         at
-        for at in range(len(first))
-        if _WHOLE.fullmatch(first[at]) and columns[at] and not any(map(_is_whole, columns[at]))
+        for at, column in enumerate(columns)
+        if _is_whole(first[at]) and column and not any(map(_is_whole, column))
     }
-    if last in above_numbers:
-        return True
-    if last in words:  # above classes: one that comes again is a class, as the others do
-        if first[last] in columns[last] or len(set(columns[last])) == len(below):
-            return False
-        answer = True if above_numbers or set(features) <= odd else None
-    elif above_numbers:
-        answer = None
-    else:
-        answer = _are_numbers_names(first, bool(set(features) <= odd), bool(odd))
+    answer = None if words else _count(first, odd)
+    if last in words and (above_numbers or set(features) <= odd):
+        answer = True
     if answer is None:
         text = ",".join(first)
         raise DataError(
@@ -165,21 +144,15 @@ def _holds_names(path: Path, first: Row, below: Sequence[Row]) -> bool:
     return answer
 
 
-def _is_whole(text: str) -> bool:
-    return _WHOLE.fullmatch(text) is not None
-
-
-def _are_numbers_names(first: Row, all_odd: bool, some_odd: bool) -> bool | None:
+def _count(first: Row, odd: set[int]) -> bool | None:
     """Whether a line of numbers holds names, as 0,1,2 of pandas or years; None if it may."""
-    if not all(map(_is_whole, first)) or len(first) < 2:
+    if not all(map(_is_whole, first)):
         return False
     values = list(map(int, first))
     steps = {after - before for before, after in pairwise(values)}
-    counts = len(steps) == 1 and min(steps) > 0
-    if all_odd and len(first) > 2:
-        return True if counts else None if len(set(values)) == len(values) else False
-    if steps == {1} and values[0] == 0 and (len(first) >= 8 or (some_odd and len(first) >= 4)):
+    all_odd = len(first) > 2 and set(range(len(first) - 1)) <= odd
+    if len(steps) != 1 or min(steps) < 1:
+        return None if all_odd and len(set(values)) == len(values) else False
+    if all_odd or (steps == {1} and len(first) >= (4 if odd else 8)):
         return True
-    if steps == {1} and (some_odd or len(first) >= 3):
-        return None
-    return False
+    return None if steps == {1} and (odd or len(first) > 2) else False

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # Whole numbers with more different values than this are quantities, not classes.
-_MOST_NUMBERED_CLASSES = 100
-_MOST_NAMED_CLASSES = 1000
+_MOST_NUMBERED_CLASSES, _MOST_NAMED_CLASSES = 100, 1000
 _WHOLE = re.compile(r"[+-]?\d{1,18}")
 # A first column of this name that counts the rows is no feature.
 _INDICES = ("", "index", "id", "rownames", "row.names", "unnamed: 0")
@@ -44,17 +43,18 @@ def read_table(path: Path) -> RawData:
         DataError: a field is missing or no number, or the file is no table.
     """
     features, target, notes = _read(path)
-    values = _floats(target)
-    names = set(target)
-    whole = all(_WHOLE.fullmatch(name) for name in names)
-    if np.isnan(values).any() or (whole and len(names) <= _MOST_NUMBERED_CLASSES):
-        codes, classes = _classes(path, target, values, whole)
-        part = Part(features, codes)
-        return RawData(
-            *("classification", len(classes), part, None, "standardise", classes), notes=notes
-        )
-    part = Part(features, _finite(path, values, target)[:, None])
-    return RawData("regression", 1, part, None, "standardise", notes=notes)
+    values, names = _floats(target), set(target)
+    whole = all(map(_WHOLE.fullmatch, names))
+    if not (np.isnan(values).any() or (whole and len(names) <= _MOST_NUMBERED_CLASSES)):
+        part = Part(features, _finite(path, values, target)[:, None])
+        return RawData("regression", 1, part, None, "standardise", notes=notes)
+    _check_classes(path, target, values)
+    classes = sorted(names, key=(lambda one: (int(one), one)) if whole else None)
+    codes = target.map({name: number for number, name in enumerate(classes)})
+    part = Part(features, codes.to_numpy(np.int64))
+    return RawData(
+        *("classification", len(classes), part, None, "standardise", tuple(classes)), notes=notes
+    )
 
 
 def read_split_table(path: Path, mask_path: Path, split: int) -> RawData:
@@ -100,31 +100,27 @@ def read_split_table(path: Path, mask_path: Path, split: int) -> RawData:
 def _read(path: Path, fewest: int = 2) -> tuple[Floats, pd.Series[str], tuple[str, ...]]:
     """The numbers of all columns but the last, the texts of the last, and what is to be noted."""
     form = form_of(path)
-    if form.columns < fewest:
-        raise DataError(
-            f"{path} has a single column: put features first and the target last, separated by "
-            f"commas, semicolons or tabs"
-        )
     frame = _frame(path, form)
     target = frame.pop(form.columns - 1).str.strip()
-    missing = (target == "").to_numpy()
-    if missing.any():
-        raise DataError(
-            f"{path}: row {missing.argmax() + 1} has no target: fill it in or delete the row"
-        )
     if form.decimal == ",":
         target = target.str.replace(",", ".")
+    if (target == "").any():
+        row = (target == "").argmax() + 1
+        raise DataError(f"{path}: row {row} has no target: fill it in or delete the row")
     notes = ["The first line holds names."] if form.names else []
-    unnamed = bool(form.names) and form.names[0] == ""
-    if unnamed:
+    name = form.names[0].lower() if form.names else None
+    if name == "" or (name in _INDICES and _counts(frame[0])):
         frame.pop(0)
-    features = _features(path, frame)
-    if not unnamed and form.names and _counts_rows(form.names[0], features):
-        features, unnamed = features[:, 1:], True
-    if unnamed:
         notes.append("The first column is an index, which is left out.")
-    if features.shape[1] < fewest - 1:
-        raise DataError(f"{path} has no column but an index and the target: add features")
+    if frame.shape[1] < fewest - 1:
+        raise DataError(
+            f"{path} has no features beside its target: put them into columns ahead of it, "
+            f"separated by commas, semicolons or tabs"
+        )
+    features = np.empty(frame.shape)
+    for at, number in enumerate(list(frame)):
+        column = frame.pop(number)  # so that no column stands in memory twice
+        features[:, at] = _finite(path, _floats(column), column)
     return features, target, tuple(notes)
 
 
@@ -136,7 +132,7 @@ def _frame(path: Path, form: Form) -> pd.DataFrame:
         # Its warning says that it leaves out fields.
         warnings.simplefilter("error", pd.errors.ParserWarning)
         try:
-            frame = pd.read_csv(
+            return pd.read_csv(
                 path,
                 compression="gzip" if is_packed(path) else None,
                 sep=form.separator,
@@ -151,26 +147,15 @@ def _frame(path: Path, form: Form) -> pd.DataFrame:
             )
         except pd.errors.ParserWarning as error:
             raise ValueError(error) from error
-    if not len(frame):
-        raise DataError(f"{path} has no rows: put one sample in each line")
-    return frame
 
 
 def _floats(column: pd.Series[str]) -> Floats:
     """Numbers, and NaN where there is none."""
     import pandas as pd
 
-    return pd.to_numeric(column, errors="coerce").to_numpy(np.float64)
-
-
-def _features(path: Path, frame: pd.DataFrame) -> Floats:
-    values = np.empty(frame.shape)
-    for at, name in enumerate(frame):
-        column = frame[name]
-        numeric = column.dtype.kind in "iufb"
-        numbers = column.to_numpy(np.float64) if numeric else _floats(column.astype(str))
-        values[:, at] = _finite(path, numbers, column)
-    return values
+    if column.dtype.kind not in "iufb":
+        column = pd.to_numeric(column.astype(str), errors="coerce")
+    return column.to_numpy(np.float64)
 
 
 def _finite(path: Path, values: Floats, column: pd.Series[str]) -> Floats:
@@ -185,44 +170,34 @@ def _finite(path: Path, values: Floats, column: pd.Series[str]) -> Floats:
     return values
 
 
-def _counts_rows(name: str, features: Floats) -> bool:
-    """Whether the first column is an index: 0, 1, 2 and so on, or from 1."""
-    first = features[:, 0] if features.shape[1] else features
-    counted = len(first) > 2 and np.array_equal(first - first[0], np.arange(len(first)))
-    return name.lower() in _INDICES and counted and first[0] in (0, 1)
+def _counts(column: pd.Series[str]) -> bool:
+    """Whether a column is 0, 1, 2 and so on, or from 1."""
+    values = _floats(column)
+    return values[0] in (0, 1) and np.array_equal(values - values[0], np.arange(len(values)))
 
 
-def _classes(
-    path: Path, target: pd.Series[str], values: Floats, whole: bool
-) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
-    """The class numbers, and the names of the classes in order."""
-    import pandas as pd
-
+def _check_classes(path: Path, target: pd.Series[str], values: Floats) -> None:
+    """Refuse what is not meant as classes, or cannot be split."""
     numbers = ~np.isnan(values)
-    if numbers.any() and not numbers.all():
-        # Names of classes may be whole numbers and words; numbers beside gaps are none.
-        strange = target[~numbers]
-        if set(strange) & MISSING or not all(_WHOLE.fullmatch(one) for one in target[numbers]):
-            raise DataError(
-                f"{path}: row {strange.index[0] + 1} has the target {strange.iloc[0][:40]!r}, but "
-                f"others are numbers: correct it, or delete the row"
-            )
-    found, names = pd.factorize(target)
-    if len(names) > _MOST_NAMED_CLASSES:
+    strange, others = target[~numbers], target[numbers]
+    # Names of classes may be whole numbers and words; numbers beside gaps are none.
+    if len(strange) and (
+        (len(others) and set(strange) & MISSING) or not all(map(_WHOLE.fullmatch, others))
+    ):
+        raise DataError(
+            f"{path}: row {strange.index[0] + 1} has the target {strange.iloc[0][:40]!r}, but "
+            f"others are numbers: correct it, or delete the row"
+        )
+    counts = target.value_counts()
+    if len(counts) > _MOST_NAMED_CLASSES:
         raise DataError(
             f"{path}: its last column holds text with more than {_MOST_NAMED_CLASSES} "
             f"different values: put the target last, as classes or as numbers"
         )
-    if len(names) < 2:
-        raise DataError(f"{path}: all rows have the class {names[0]!r}: add another")
-    counts = np.bincount(found)
-    if counts.min() < 2:
-        value = ", or write the targets as 3.0 if they are values" if whole else ""
+    if len(counts) < 2:
+        raise DataError(f"{path}: all rows have the class {counts.index[0]!r}: add another")
+    if counts.iloc[-1] < 2:
         raise DataError(
-            f"{path}: class {names[counts.argmin()]!r} has a single row, which cannot be split: "
-            f"add rows of it, or delete it{value}"
+            f"{path}: class {counts.index[-1]!r} has a single row, which cannot be split: add rows "
+            f"of it or delete it; if the targets are values, write 3.0 for 3"
         )
-    ordered = sorted(names, key=(lambda one: (int(one), one)) if whole else None)
-    place = {name: number for number, name in enumerate(ordered)}
-    numbered = np.array([place[name] for name in names], dtype=np.int64)
-    return numbered[found], tuple(map(str, ordered))
