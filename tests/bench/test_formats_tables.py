@@ -92,6 +92,7 @@ WRITTEN: dict[str, tuple[str, bool]] = {
         False,
     ),
     "tabs": (rows(["a", "b", "c", "label"], delimiter="\t"), True),
+    "classes of truth": (PLAIN.replace(",0\n", ",False\n").replace(",1\n", ",True\n"), True),
     "spaces behind separators": (PLAIN.replace(",", ", "), True),
     "line ends and mark of Windows": (
         "\ufeff" + rows(["a", "b", "c", "d"]).replace("\n", "\r\n"),
@@ -122,6 +123,12 @@ def test_endings(tmp_path: Path, name: str) -> None:
     assert data.train.inputs.equal(plain.train.inputs)
     (tmp_path / name).write_text(PLAIN)  # as browsers leave it that unpack a .gz
     assert load(str(tmp_path / name), None).train.inputs.equal(plain.train.inputs)
+
+
+def test_features_of_truth_are_numbers(tmp_path: Path) -> None:
+    data = read(tmp_path, "".join(f"{at % 3 > 0},{at}.5,{at % 2}\n" for at in range(30)))
+    assert (len(data.train) + len(data.test), data.sample_shape) == (30, (2,))
+    assert len(data.train.inputs[:, 0].unique()) == 2
 
 
 def test_what_was_understood_is_noted(tmp_path: Path) -> None:
@@ -200,6 +207,7 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
     "a word and numbers": ("5.1,red,1.4,2\n" + PLAIN, "may hold names"),
     "a class that does not come again": (f"1.5,2.5,3.5,{'Oslo'}\n" + rows(target=WORDS), "names"),
     "commas in thousands": ("1,234;1.5\n" * 5 + "1,235;2.5\n" * 5, "row 1 has '1,234' in col"),
+    "spaces": (PLAIN.replace(",", " "), "commas, semicolons or tabs"),
     "UTF-16": (PLAIN.encode("utf-16"), "not what its name says"),
     "Latin 1": (PLAIN.encode() + b"1,2,3,K\xf6ln\n" * 2, "not what its name says"),
     "zeros": (b"\0" * 100, "table.csv"),

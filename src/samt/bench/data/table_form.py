@@ -53,7 +53,10 @@ def form_of(path: Path) -> Form:
     separator = max(readings, key=lambda one: _numbers(readings[one][:50]))
     rows = readings[separator]
     if not _numbers(rows):  # names alone, or no table at all
-        raise DataError(f"{path} has no rows of numbers: put one sample in each line")
+        raise DataError(
+            f"{path} has no rows of numbers: put one sample in each line, with commas, "
+            f"semicolons or tabs between its fields"
+        )
     _require_memory(path, lines, len(rows[0]))
     marks = {mark for row in rows for one in row if _is_number(one) for mark in ",." if mark in one}
     commas = separator != "," and marks == {","}
@@ -114,16 +117,20 @@ def _is_whole(text: str) -> bool:
 def _holds_names(path: Path, first: Row, below: Sequence[Row]) -> bool:
     """Whether the first line holds names; an error where that cannot be told."""
     *features, last = range(len(first))
-    words = {at for at, one in enumerate(first) if not _is_number(one) and one not in MISSING}
+    columns = [[row[at] for row in below] for at in range(len(first))]
+    # What comes again, as True or the name of a class does, is no name of a column.
+    words = {
+        at
+        for at, one in enumerate(first)
+        if not _is_number(one) and one not in MISSING and one not in columns[at]
+    }
     unnamed = first[0] == "" and {*features[1:], last} <= words  # as pandas and R name an index
     if unnamed or (words and set(features) <= words):
         return True
-    columns = [[row[at] for row in below] for at in range(len(first))]
     above_numbers = {at for at in words if any(map(_is_number, columns[at]))}
     if last in above_numbers:
         return True
-    classes = columns[last]  # one that comes again is a class, as the others do
-    if last in words and (first[last] in classes or len(set(classes)) == len(classes)):
+    if last in words and len(set(columns[last])) == len(below):  # so are all the others
         return False
     # A name such as 2019 above numbers that all have decimals does not look like them.
     odd = {
