@@ -17,8 +17,6 @@ from samt.bench.cli import main
 
 from .idx_files import write_images
 
-collect_ignore = ["fuzz_formats.py"]  # needs atheris, and is run by hand
-
 COMMAND = (sys.executable, "-W", "error", "-m", "samt.bench.cli")
 # Without a data directory of its own, so that tests decide.
 ENVIRONMENT = {
@@ -105,6 +103,16 @@ def real_data_dir() -> Path:
     if not folder:
         pytest.skip("SAMT_DATA_DIR is not set: no real MNIST and Fashion-MNIST here")
     return Path(folder)
+
+
+@pytest.fixture
+def small_machine(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """What makes this a machine whose memory is one page."""
+
+    def make() -> None:
+        monkeypatch.setattr("os.sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1}.__getitem__)
+
+    return make
 
 
 def checkpoint(folder: Path) -> dict[str, Any]:

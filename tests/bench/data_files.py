@@ -1,60 +1,20 @@
-"""Small files in the real formats, and ways to damage them."""
+"""Small files in the real formats."""
 
 from __future__ import annotations
 
 import io
 import tarfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
 from PIL import Image
-
-from samt.bench.data.raw import RawData
-from samt.bench.errors import DataError
 
 CIFAR_CLASSES = (
     "airplane automobile bird cat deer dog frog horse ship truck".split()  # noqa: SIM905
 )
-# A file is written in each example, over that of the example before.
-quick = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-
-
-def outcome(read: Callable[[Path], RawData], path: Path) -> RawData | None:
-    """What a reader makes of a file; None if it refuses it, which must take a single line."""
-    raw, message = None, ""
-    try:
-        raw = read(path)
-    except DataError as error:
-        message = str(error)
-    assert "\n" not in message
-    return raw
-
-
-def damaged(whole: bytes) -> st.SearchStrategy[bytes]:
-    """The bytes with some changed, removed from the end, or put in."""
-    place = st.integers(0, len(whole) - 1)
-    changed = st.lists(st.tuples(place, st.integers(1, 255)), min_size=1, max_size=8).map(
-        lambda changes: _changed(whole, changes)
-    )
-    cut = place.map(lambda end: whole[:end])
-    longer = st.tuples(place, st.binary(min_size=1, max_size=20)).map(
-        lambda extra: whole[: extra[0]] + extra[1] + whole[extra[0] :]
-    )
-    return changed | cut | longer
-
-
-def _changed(whole: bytes, changes: list[tuple[int, int]]) -> bytes:
-    values = bytearray(whole)
-    for index, difference in changes:
-        values[index] ^= difference
-    return bytes(values)
 
 
 def cifar_files(*, coarse: bool = False, count: int = 4) -> dict[str, bytes]:
@@ -75,17 +35,13 @@ def cifar_files(*, coarse: bool = False, count: int = 4) -> dict[str, bytes]:
     return {**files, "batches.meta.txt": ("\n".join(CIFAR_CLASSES) + "\n\n").encode()}
 
 
-def tar_bytes(
-    files: Mapping[str, bytes], folder: str, extra: tarfile.TarInfo | None = None
-) -> bytes:
-    """A tar.gz as the authors made theirs, and one more entry."""
+def tar_bytes(files: Mapping[str, bytes], folder: str) -> bytes:
+    """A tar.gz as the authors made theirs."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as archive:
         top = tarfile.TarInfo(folder)
         top.type = tarfile.DIRTYPE
         archive.addfile(top)
-        if extra is not None:
-            archive.addfile(extra)
         for name, content in files.items():
             info = tarfile.TarInfo(f"{folder}/{name}")
             info.size = len(content)
@@ -93,14 +49,18 @@ def tar_bytes(
     return buffer.getvalue()
 
 
-def picture(value: int, *, size: tuple[int, int] = (6, 5), mode: str = "RGB") -> bytes:
-    """A JPEG (of a mode that JPEG has) or PNG of one colour."""
-    buffer = io.BytesIO()
+def picture(
+    value: int, *, size: tuple[int, int] = (6, 5), mode: str = "RGB", form: str = "JPEG"
+) -> bytes:
+    """An image of one colour."""
     colour: int | tuple[int, ...] = value if mode in ("L", "1") else (value, 0, 255 - value)
-    if mode == "RGBA":
-        colour = (value, 0, 255 - value, 128)
-    image = Image.new(mode, size, colour)
-    image.save(buffer, "JPEG" if mode in ("L", "RGB") else "PNG")
+    return encoded(Image.new(mode, size, colour), form)
+
+
+def encoded(image: Image.Image, form: str = "PNG", **options: Any) -> bytes:
+    """The content of an image file."""
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
     return buffer.getvalue()
 
 

@@ -12,7 +12,6 @@ import json
 import os
 import sys
 import traceback
-from pathlib import Path
 from typing import Any
 
 _SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER
@@ -66,19 +65,9 @@ def _live(order: dict[str, Any]) -> None:
 
 
 def _do(arguments: list[Any]) -> int:
-    """A command line of samt; or `fetch`, with the fields of a remote file and a folder."""
+    """A command line of samt."""
     from samt.bench.cli import main as samt
-    from samt.bench.data.download import RemoteFile, fetch
-    from samt.bench.errors import DataError
 
-    if arguments[0] == "fetch":
-        _, path, sha256, size, url, folder = arguments
-        try:
-            fetch(RemoteFile(path, sha256, size, (url,)), Path(folder))
-        except DataError as error:
-            sys.stderr.write(f"samt: error: {error}\n")
-            return 2
-        return 0
     try:
         samt(arguments)
     except SystemExit as ended:

@@ -140,7 +140,7 @@ def _empty(folder: Path) -> None:
     ("damage", "words"),
     [
         (_break_labels, "96 images, but .* has 95 labels"),
-        (_break_sizes, "differ in size"),
+        (_break_sizes, "differ in the size"),
         (_break_label_range, "labels above 9"),
         (_swap, "swapped"),
         (_remove, "no mnist/t10k-labels.*https"),
@@ -204,7 +204,7 @@ class TestValidation:
         assert list(data.parts) == ["train", "validation", "test"]
 
     def test_too_few_samples_are_one_line(self, tmp_path: Path) -> None:
-        (tmp_path / "few.csv").write_text("1,a\n2,a\n3,b\n")
+        (tmp_path / "few.csv").write_text("1,a\n2,a\n3,b\n4,b\n")
         with pytest.raises(DataError, match="too few samples") as error:
             load(str(tmp_path / "few.csv"), None)
         assert "\n" not in str(error.value)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from samt.bench.data import DATASETS
+from samt.bench.data import DATASETS, absolute, load
 
 from .conftest import Samt
 from .data_files import cifar_files, pictures, write_all, zip_bytes
@@ -119,6 +119,56 @@ def test_deep_networks_train_on_cifar(samt_here: Samt, tmp_path: Path) -> None:
             *("--run-dir", tmp_path / model.replace(":", "-")),
         )
         assert outcome.code == 0, outcome
+
+
+def test_a_home_folder_is_one_behind_an_equals_sign_too(
+    samt_here: Samt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_data(tmp_path)
+    write_images(tmp_path / "mnist")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert "96 samples" in samt_here("data", "info", "mnist", "--data-dir=~").out
+    assert samt_here("data", "info", "~/album").code == 0
+    words = ("train", "--data=~/table.csv", "--run-dir=~/kept", *FAST, "--optimizer", "sgd:lr=0.01")
+    assert samt_here(*words).code == 0
+    assert (tmp_path / "kept" / "settings.json").exists()
+    assert len(load("mnist", Path("~")).train) == 96
+
+
+@pytest.mark.parametrize("data", ["table.csv", "album", "./album"])
+def test_a_run_goes_on_from_another_folder(
+    samt_here: Samt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str
+) -> None:
+    own_data(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    words = ("--optimizer", "sgd:lr=0.01", "--resume")
+    assert samt_here("train", "--data", data, "--run-dir", "run", *FAST, *words[:2]).code == 0
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    alone = samt_here("train", "--run-dir", tmp_path / "run", "--resume", "--epochs", "2")
+    assert alone.code == 0, alone
+    named = ("train", "--data", Path("..") / data, "--run-dir", tmp_path / "run", *words)
+    assert samt_here(*named, "--epochs", "3").code == 0
+
+
+def test_a_name_that_means_the_same_in_every_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_data(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    names = ("album", "table.csv", "~/x.csv", "mnist")
+    monkeypatch.setenv("HOME", "/home")
+    found = [absolute(name) for name in names]
+    assert found == [f"{tmp_path}/album", f"{tmp_path}/table.csv", "/home/x.csv", "mnist"]
+
+
+def test_info_says_how_a_table_was_understood(samt_here: Samt, tmp_path: Path) -> None:
+    lines = "".join(f"{at},{at}.5,{'ab'[at % 2]}\n" for at in range(20))
+    (tmp_path / "t.csv").write_text(f",size,kind\n{lines}")
+    shown = samt_here("data", "info", tmp_path / "t.csv").out
+    assert "note       The first column is an index, which is left out." in shown
+    assert "inputs of 1, 2 outputs" in shown
 
 
 @pytest.mark.parametrize(

@@ -24,14 +24,12 @@ from samt.bench.suite.methods import METHODS
 from samt.bench.suite.record import Outcome, Settings
 
 from .faults import NONE, Disturbed, Fault, Victims, victims
-from .file_server import Server, serving
 from .stored_cells import save_cell
 
 # The k-th call for a sample of k by default, and for every k by hand:
 # SAMT_TEST_FAULTS=all pytest tests/bench/test_faults.py
 _EVERY = os.environ.get("SAMT_TEST_FAULTS") == "all"
 _KILLS = 4
-_CONTENT = np.random.default_rng(0).bytes(150_000)
 
 Words = Sequence[object]
 
@@ -117,13 +115,6 @@ SCENARIOS = {
             *("report", given / "two" / "results", "-o", folder / "report", "--no-figures"),
         ),
     ),
-    "fetch": Scenario(
-        _nothing,
-        lambda folder, given: (
-            *("fetch", "set/data.gz", hashlib.sha256(_CONTENT).hexdigest(), len(_CONTENT)),
-            *((given / "url").read_text(), folder / "data"),
-        ),
-    ),
     "images": Scenario(
         _nothing,
         lambda folder, given: ("data", "prepare", given / "photographs"),
@@ -133,7 +124,7 @@ SCENARIOS = {
 
 
 @pytest.fixture(scope="module")
-def given(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Iterator[Path]:
+def given(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Path:
     """Things that commands read."""
     given = tmp_path_factory.mktemp("faults") / "given"
     shutil.copytree(data_dir, given / "data")
@@ -144,9 +135,7 @@ def given(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Iterator[
         path.parent.mkdir(parents=True, exist_ok=True)
         pixels = np.random.default_rng(number).integers(0, 255, (8, 8, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(path)
-    with serving(Server({"/data.gz": _CONTENT})) as server:
-        (given / "url").write_text(f"{server.url}/data.gz")
-        yield given
+    return given
 
 
 def _two_stores(folder: Path) -> None:
@@ -257,8 +246,8 @@ class Scene:
         return None
 
     def _is_old_or_new(self, name: str, content: Any, where: str) -> None:
-        if name.endswith(("checkpoint.pt", "metrics.csv", ".part")):
-            return  # one of any epoch; what has arrived
+        if name.endswith(("checkpoint.pt", "metrics.csv")):
+            return  # one of any epoch
         known = [one[name] for one in (self.before, self.after) if name in one]
         assert content in known, f"{name}: {where}"
 

@@ -30,6 +30,11 @@ def _flag(name: str, help_text: str, panel: str, default: object, **more: Any) -
     return typer.Option(name, help=help_text, rich_help_panel=panel, show_default=False, **more)
 
 
+def _from_home(path: Path | None) -> Path | None:
+    """What a shell makes of ~, but not behind the = of --data-dir=~/data."""
+    return None if path is None else path.expanduser()
+
+
 def _method_flag(name: str, help_text: str, panel: str = _SAMT, metavar: str = "TEXT") -> Any:
     default = METHOD_OPTIONS["samt"][name].default
     flag = "--" + name.replace("_", "-")
@@ -73,6 +78,7 @@ DataDir: TypeAlias = Annotated[
         _DATA,
         None,
         envvar="SAMT_DATA_DIR",
+        callback=_from_home,
     ),
 ]
 BatchSize: TypeAlias = Annotated[
@@ -237,7 +243,13 @@ Threads: TypeAlias = Annotated[
 ]
 RunDir: TypeAlias = Annotated[
     Path | None,
-    _flag("--run-dir", "Folder for everything that is written.", _RUN, "a name in runs/"),
+    _flag(
+        "--run-dir",
+        "Folder for everything that is written.",
+        _RUN,
+        "a name in runs/",
+        callback=_from_home,
+    ),
 ]
 Resume: TypeAlias = Annotated[
     bool,

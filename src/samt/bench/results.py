@@ -18,7 +18,6 @@ import torch
 from samt.bench.atomic import lock, write_atomically
 from samt.bench.errors import CheckpointError, RunFolderError, explained
 from samt.bench.settings import differences
-from samt.bench.untrusted import opened, parsed_json
 
 Status = Literal["running", "finished", "diverged"]
 _KEYS = {"format", "settings", "status", "metrics", "model", "method", "rng"}
@@ -134,8 +133,7 @@ class RunFolder:
             RunFolderError: the file is damaged or not a record of samt.
         """
         try:
-            with opened(self.settings) as file:
-                record = parsed_json(file.read())
+            record = json.loads(self.settings.read_bytes())
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -277,8 +275,7 @@ class RunFolder:
 
     def _read_checkpoint(self) -> dict[str, Any]:
         try:
-            with opened(self.checkpoint) as file:
-                content = file.read()
+            content = self.checkpoint.read_bytes()
         except OSError as error:
             raise CheckpointError(
                 f"cannot read {self.checkpoint} ({error.strerror}): try again when it can be read"

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 import samt
-from samt.bench.data import Dataset
+from samt.bench.data import Dataset, absolute, short_name
 from samt.bench.errors import SettingsError, brief
 from samt.bench.method_specs import (
     DEFAULT_METHOD,
@@ -150,7 +150,7 @@ def as_record(settings: Settings, data: Dataset) -> dict[str, Any]:
     return {
         "method": settings.method.name,
         "options": dict(settings.method.options),
-        "data": settings.data,
+        "data": absolute(settings.data),  # --resume may come from another folder
         "data_sha256": data.fingerprint,
         "split_seed": data.split_seed,
         "model": settings.model,
@@ -163,7 +163,7 @@ def as_record(settings: Settings, data: Dataset) -> dict[str, Any]:
         "epochs": settings.epochs,
         # A schedule ends with the budget: then the epochs make the run what it is.
         "horizon": settings.epochs if scheduled else None,
-        "data_dir": None if settings.data_dir is None else str(settings.data_dir),
+        "data_dir": None if settings.data_dir is None else str(settings.data_dir.absolute()),
         "given": dict(settings.method.given),
         "versions": {
             "samt": samt.__version__,
@@ -191,6 +191,8 @@ def differences(stored: dict[str, Any], current: dict[str, Any]) -> list[str]:
 
     def flat(record: dict[str, Any]) -> dict[str, Any]:
         kept = {key: value for key, value in record.items() if key not in NOT_COMPARED}
+        # Where files lie is no difference: their checksum is compared, too.
+        kept["data"] = short_name(str(kept.get("data")))
         return {**kept.pop("options", {}), **kept}
 
     theirs, ours = flat(stored), flat(current)

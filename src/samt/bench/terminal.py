@@ -37,6 +37,15 @@ def shown(text: str) -> str:
     )
 
 
+def writable(text: str) -> str:
+    """Text that UTF-8 can hold: JSON and names of files may have halves of surrogate pairs.
+
+    >>> writable("a\\ud800")
+    'a?'
+    """
+    return text.encode(errors="replace").decode()
+
+
 NOBODY_READS = 141  # as a shell names what ended by SIGPIPE
 
 

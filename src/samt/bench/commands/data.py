@@ -12,10 +12,9 @@ from rich.text import Text
 
 from samt.bench import data as datasets
 from samt.bench import options as flag
-from samt.bench.data.dataset import Dataset
+from samt.bench.data import DATASETS, Dataset, Entry, find, prepare
 from samt.bench.data.download import is_official
 from samt.bench.data.own import OWN_DATA
-from samt.bench.data.registry import DATASETS, Entry, find, prepare
 from samt.bench.terminal import console, say
 
 app = typer.Typer(
@@ -43,11 +42,9 @@ def list_command(data_dir: flag.DataDir = None) -> int:
     for column in ("name", "task", "what it is", "here", "download"):
         table.add_column(column, no_wrap=column != "what it is")
     for entry in DATASETS.values():
-        size = sum(file.size for file in entry.published.files)
+        size = sum(file.size for file in entry.files)
         download = _bytes(size) if size else "–"
-        table.add_row(
-            entry.name, entry.task, entry.published.title, _presence(entry, folder), download
-        )
+        table.add_row(entry.name, entry.task, entry.title, _presence(entry, folder), download)
     console.print(table)
     return 0
 
@@ -72,7 +69,7 @@ def info(
     if entry is not None:
         _describe(entry, folder)
         if _presence(entry, folder) != "yes":
-            _line("here", f"{_presence(entry, folder)}: {entry.published.source}, {_cure(entry)}")
+            _line("here", f"{_presence(entry, folder)}: {entry.source}, {_cure(entry)}")
             return 0
     _show(datasets.load(name, folder, validation=validation, split_seed=split_seed))
     return 0
@@ -82,8 +79,8 @@ def info(
 def prepare_command(name: _Name, data_dir: flag.DataDir = None) -> int:
     """Fetch a data set if it is not here, read all of it, and decode images for later.
 
-    Downloads go on where they stopped, and are checked against the published checksums. Files
-    that are there already are never replaced.
+    Downloads are checked against the published checksums. Files that are there already are never
+    replaced.
 
     Examples:
 
@@ -102,17 +99,16 @@ def prepare_command(name: _Name, data_dir: flag.DataDir = None) -> int:
 
 def _describe(entry: Entry, folder: Path) -> None:
     """What is known without reading the data."""
-    published = entry.published
-    _line("name", f"{entry.name}: {published.title}")
-    _line("source", published.source)
-    _line("licence", published.licence)
-    paths = [path for path in entry.find(folder) if path is not None]
-    for path in paths:
-        _line("file", f"{path} ({_checked(entry, path)})")
+    _line("name", f"{entry.name}: {entry.title}")
+    _line("source", entry.source)
+    _line("licence", entry.licence)
+    for path in entry.find(folder):
+        if path is not None:
+            _line("file", f"{path} ({_checked(entry, path)})")
 
 
 def _checked(entry: Entry, path: Path) -> str:
-    file = next((file for file in entry.published.files if Path(file.path).name == path.name), None)
+    file = next((file for file in entry.files if Path(file.path).name == path.name), None)
     if file is None:
         return "no published checksum"
     if is_official(file, path):
@@ -139,6 +135,8 @@ def _show(data: Dataset) -> None:
         _line(part, text)
     drawn = "comes with the data" if data.split_seed is None else f"number {data.split_seed}"
     _line("split", drawn)
+    for note in data.notes:
+        _line("note", note)
     _line("checksum", f"sha256 {data.fingerprint} of all numbers")
 
 
@@ -151,9 +149,9 @@ def _presence(entry: Entry, folder: Path) -> str:
 
 
 def _cure(entry: Entry) -> str:
-    if entry.published.files:
+    if entry.files:
         return f"or run samt data prepare {entry.name}"
-    return f"put {entry.expected[0]} into the folder that --data-dir names"
+    return f"put {entry.places[0][0]} into the folder that --data-dir names"
 
 
 def _line(head: str, text: str) -> None:

@@ -5,47 +5,44 @@ from __future__ import annotations
 import contextlib
 import os
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from samt.bench.atomic import replaced
-from samt.bench.untrusted import opened
+from samt.bench.data.raw import Pixels
 
 
 def folder() -> Path:
     """The user's cache folder, or what the environment variable SAMT_CACHE_DIR names."""
     import pooch
 
-    return Path(os.environ.get("SAMT_CACHE_DIR") or pooch.os_cache("samt"))
+    return Path(os.environ.get("SAMT_CACHE_DIR") or pooch.os_cache("samt")).expanduser()
 
 
-def load(key: str, count: int) -> npt.NDArray[np.uint8] | None:
+def load(key: str) -> Pixels | None:
     """Read what `save` wrote.
 
     Args:
-        key: of the images.
-        count: how many there must be.
+        key: the key under which the images were saved.
 
     Returns:
         The images, or None if they are not there or damaged: then they are decoded again.
     """
     try:
-        with opened(_path(key)) as file, np.load(file, allow_pickle=False) as archive:
-            images = archive["images"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        with np.load(_path(key), allow_pickle=False) as archive:
+            return archive["images"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
-    fits = images.dtype == np.uint8 and images.ndim == 4 and len(images) == count
-    return images if fits else None
 
 
-def save(key: str, images: npt.NDArray[np.uint8]) -> None:
+def save(key: str, images: Pixels) -> None:
     """Keep images, whole or not at all. A cache that cannot be written is no error.
 
     Args:
-        key: of the images.
-        images: all of them.
+        key: the key under which `load` finds them; it must depend on all that decides the pixels.
+        images: the decoded images.
     """
     path = _path(key)
     with contextlib.suppress(OSError):

@@ -43,15 +43,17 @@ class Dataset:
     """A data set with its fixed split into training and test part.
 
     Args:
-        name: as on the command line.
-        task: decides the loss (cross entropy or mean squared error) and the metric.
-        outputs: number of classes, or of predicted values.
+        name: the name of the data set, short enough for a table.
+        task: what is learnt; it decides the loss (cross entropy or mean squared error) and the
+            metric.
+        outputs: the number of classes, or of values that are predicted.
         train: the part to learn from.
         test: the part that is only ever reported.
-        target_scale: how much one unit of a regression target is in original units.
-        split_seed: seed or number of the split, or None where the data come with one.
+        target_scale: how much one unit of a regression target is in the units of the file.
+        split_seed: the seed or number of the split, or None where the data come with one split.
         validation: the part to choose options by, taken out of the training part; or None.
-        classes: their names, if known.
+        classes: the names of the classes, if they are known.
+        notes: what a user should know about how the files were understood, a sentence each.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Dataset:
     split_seed: int | None = None
     validation: Split | None = None
     classes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def metric(self) -> str:

@@ -25,10 +25,10 @@ def assemble(name: str, raw: RawData, validation: float, split_seed: int) -> Dat
     """Split and scale.
 
     Args:
-        name: of the data set.
-        raw: as it stands in the files.
-        validation: share of the training part that is split off; 0 for none.
-        split_seed: of every split that is drawn here.
+        name: the name of the data set.
+        raw: the data as they stand in the files.
+        validation: the share of the training part that is split off; 0 means none.
+        split_seed: the seed of every split that is drawn here.
 
     Returns:
         Tensors on the CPU. No number of the test or validation part has touched a scaler.
@@ -36,32 +36,34 @@ def assemble(name: str, raw: RawData, validation: float, split_seed: int) -> Dat
     Raises:
         DataError: there are too few samples for the split, or some are not finite.
     """
-    train_rows: Rows = np.arange(len(raw.train))
-    held_out, test_rows = raw.test, None
-    validation_rows = None
-    if held_out is None:
-        train_rows, test_rows = _split(name, raw, train_rows, TEST_SHARE, split_seed)
-        held_out = raw.train
+    train = np.arange(len(raw.train))
+    held_out = test = train[:0]
+    if raw.test is None:
+        train, test = _split(name, raw, train, TEST_SHARE, split_seed)
     if validation:
-        train_rows, validation_rows = _split(name, raw, train_rows, validation, split_seed)
-    chosen = None if len(train_rows) == len(raw.train) else train_rows
-    scaler = _Scaler(name, raw, chosen)
-    seeded = test_rows is not None or validation_rows is not None
+        train, held_out = _split(name, raw, train, validation, split_seed)
+    drawn = len(train) < len(raw.train)
+    fitted = raw.train.take(train) if drawn else raw.train
+    scaled = _Scaler(name, raw, fitted)
     return Dataset(
         name,
         raw.task,
         raw.outputs,
-        scaler.split(raw.train, chosen),
-        scaler.split(held_out, test_rows),
-        scaler.target_scale,
-        split_seed if seeded else raw.published_split,
-        None if validation_rows is None else scaler.split(raw.train, validation_rows),
-        raw.classes,
+        train=scaled(fitted),
+        test=scaled(raw.test or raw.train.take(test)),
+        target_scale=scaled.target_scale,
+        split_seed=split_seed if drawn else raw.published_split,
+        validation=scaled(raw.train.take(held_out)) if validation else None,
+        classes=raw.classes,
+        notes=raw.notes,
     )
 
 
 def check_share(validation: float) -> None:
     """Refuse a share that leaves nothing to learn from.
+
+    Args:
+        validation: the share of the training part that is to be split off.
 
     Raises:
         SettingsError: it is not at least 0 and below 1.
@@ -91,84 +93,65 @@ def _split(name: str, raw: RawData, rows: Rows, share: float, seed: int) -> tupl
 class _Scaler:
     """What turns the numbers of the files into those that are trained on."""
 
-    def __init__(self, name: str, raw: RawData, rows: Rows | None) -> None:
-        self._name = name
-        self._scaling = raw.scaling
-        self._inputs = self._fit(raw.train.inputs, rows) if raw.scaling == "standardise" else None
-        self._pixels = self._fit_pixels(raw.train.inputs, rows)
-        self._task = raw.task
+    def __init__(self, name: str, raw: RawData, fitted: Part) -> None:
+        self._name, self._raw = name, raw
+        self._inputs = self._fit(fitted.inputs) if raw.scaling == "standardise" else None
+        self._pixels = _center_and_unit(fitted.inputs, raw.scaling == "normalise")
         scales = raw.task == "regression" and raw.scales_targets
-        self._targets = self._fit(raw.train.targets, rows) if scales else None
+        self._targets = self._fit(fitted.targets) if scales else None
         self.target_scale = float(self._targets.scale_[0]) if self._targets is not None else 1.0
 
-    def split(self, part: Part, rows: Rows | None) -> Split:
-        """The chosen rows (None: all), scaled."""
-        targets = part.targets if rows is None else part.targets[rows]
-        if self._task == "classification":
-            labels = torch.from_numpy(np.ascontiguousarray(targets, dtype=np.int64))
-            return Split(self._scaled_inputs(part.inputs, rows), labels)
-        if self._targets is None:
-            values = torch.from_numpy(np.ascontiguousarray(targets, dtype=np.float32))
-        else:
-            values = self._transformed(self._targets, part.targets, rows)
-        return Split(self._scaled_inputs(part.inputs, rows), values)
-
-    def _scaled_inputs(self, inputs: npt.NDArray[Any], rows: Rows | None) -> Tensor:
+    def __call__(self, part: Part) -> Split:
+        """The same samples, scaled."""
         if self._inputs is not None:
-            return self._transformed(self._inputs, inputs, rows)
-        chosen = inputs if rows is None else inputs[rows]
-        if self._scaling in ("pixels", "normalise", "uneven"):
-            mean, deviation = self._pixels
-            scaled = torch.from_numpy(chosen).to(torch.float32).sub_(mean).div_(deviation)
-            return scaled.mul_(_factors(chosen)) if self._scaling == "uneven" else scaled
-        # Through NumPy, which knows more types than torch.
-        return torch.from_numpy(np.ascontiguousarray(chosen, dtype=np.float32))
+            inputs = self._transformed(self._inputs, part.inputs)
+        elif self._raw.scaling == "none":  # through NumPy, which knows more types than torch
+            inputs = torch.from_numpy(np.ascontiguousarray(part.inputs, dtype=np.float32))
+        else:
+            center, unit = self._pixels
+            inputs = torch.from_numpy(part.inputs).to(torch.float32).sub_(center).div_(unit)
+            if self._raw.scaling == "uneven":
+                inputs.mul_(_factors(part.inputs))
+        if self._targets is not None:
+            return Split(inputs, self._transformed(self._targets, part.targets))
+        kind = np.int64 if self._raw.task == "classification" else np.float32
+        return Split(inputs, torch.from_numpy(np.ascontiguousarray(part.targets, dtype=kind)))
 
-    def _fit_pixels(self, images: npt.NDArray[Any], rows: Rows | None) -> tuple[float, float]:
-        """What is taken away from each pixel, and what it is divided by."""
-        if self._scaling != "normalise":
-            return 0.0, 255.0
-        chosen = images if rows is None else images[rows]
-        # Of bytes: counting them is exact, and needs no second copy.
-        counts = np.bincount(chosen.ravel(), minlength=256)
-        levels = np.arange(256)
-        mean = float(np.average(levels, weights=counts))
-        variance = float(np.average((levels - mean) ** 2, weights=counts))
-        return mean, math.sqrt(variance) or 255.0
-
-    def _fit(self, values: npt.NDArray[Any], rows: Rows | None) -> Any:
+    def _fit(self, values: npt.NDArray[Any]) -> Any:
         from sklearn.preprocessing import StandardScaler
 
         scaler = StandardScaler()
-        count = len(values) if rows is None else len(rows)
-        for start in range(0, count, _ROWS):
-            scaler.partial_fit(self._chunk(values, rows, start))
+        for start in range(0, len(values), _ROWS):
+            scaler.partial_fit(self._checked(values[start : start + _ROWS]).astype(np.float64))
         return scaler
 
-    def _transformed(self, scaler: Any, values: npt.NDArray[Any], rows: Rows | None) -> Tensor:
-        count = len(values) if rows is None else len(rows)
-        result = torch.empty((count, *values.shape[1:]), dtype=torch.float32)
-        for start in range(0, count, _ROWS):
-            chunk = scaler.transform(self._chunk(values, rows, start))
-            if not (np.abs(chunk) < _LARGEST).all():
-                raise self._not_finite()
-            result[start : start + _ROWS] = torch.from_numpy(chunk)
+    def _transformed(self, scaler: Any, values: npt.NDArray[Any]) -> Tensor:
+        result = torch.empty(values.shape, dtype=torch.float32)
+        for start in range(0, len(values), _ROWS):
+            chunk = self._checked(values[start : start + _ROWS]).astype(np.float64)
+            result[start : start + _ROWS] = torch.from_numpy(
+                self._checked(scaler.transform(chunk, copy=False))
+            )
         return result
 
-    def _chunk(
-        self, values: npt.NDArray[Any], rows: Rows | None, start: int
-    ) -> npt.NDArray[np.float64]:
-        end = start + _ROWS
-        chosen = values[start:end] if rows is None else values[rows[start:end]]
-        if not (np.abs(chosen) < _LARGEST).all():
-            raise self._not_finite()
-        return chosen.astype(np.float64, copy=False)
+    def _checked(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        if values.dtype.kind == "f" and not (np.abs(values, dtype=np.float64) < _LARGEST).all():
+            raise DataError(
+                f"{self._name} holds a number that is missing, not finite or too large: correct "
+                f"or delete its row"
+            )
+        return values
 
-    def _not_finite(self) -> DataError:
-        return DataError(
-            f"{self._name} holds a number that is missing, not finite or too large: correct or "
-            f"delete its row"
-        )
+
+def _center_and_unit(images: npt.NDArray[Any], normalise: bool) -> tuple[float, float]:
+    """What is taken away from each pixel, and what it is divided by."""
+    if not normalise:
+        return 0.0, 65535.0 if images.dtype == np.uint16 else 255.0
+    # Of bytes: counting them is exact, and needs no second copy.
+    counts, levels = np.bincount(images.ravel(), minlength=256), np.arange(256)
+    mean = float(np.average(levels, weights=counts))
+    variance = float(np.average((levels - mean) ** 2, weights=counts))
+    return mean, math.sqrt(variance) or 255.0
 
 
 def _factors(images: npt.NDArray[Any]) -> Tensor:

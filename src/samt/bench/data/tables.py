@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from samt.bench.data.packed import unpacked
 from samt.bench.data.raw import Part, RawData
+from samt.bench.data.reading import is_packed, reading
+from samt.bench.data.table_form import MISSING, Form, form_of
 from samt.bench.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_FIELDS = 200_000  # read at a time
-_MOST_COLUMNS = 20_000
-_LONGEST_LINE = 1 << 20
 # Whole numbers with more different values than this are quantities, not classes.
-_MOST_NUMBERED_CLASSES = 100
-_MOST_NAMED_CLASSES = 1000
+_MOST_NUMBERED_CLASSES, _MOST_NAMED_CLASSES = 100, 1000
 _WHOLE = re.compile(r"[+-]?\d{1,18}")
+# A first column of this name that counts the rows is no feature.
+_INDICES = ("", "index", "id", "rownames", "row.names", "unnamed: 0")
+
+Floats = npt.NDArray[np.float64]
 
 
 def read_table(path: Path) -> RawData:
@@ -41,23 +42,28 @@ def read_table(path: Path) -> RawData:
     Raises:
         DataError: a field is missing or no number, or the file is no table.
     """
-    target, features, rows = _Target(path), [], 0
-    for frame in _frames(path):
-        if frame.shape[1] < 2:
-            raise DataError(f"{path} has a single column: put features first and the target last")
-        target.add(frame.iloc[:, -1], rows)
-        features.append(_numbers(path, frame.iloc[:, :-1], rows))
-        rows += len(frame)
-    return target.table(np.concatenate(features))
+    features, target, notes = _read(path)
+    values, names = _floats(target), set(target)
+    whole = all(map(_WHOLE.fullmatch, names))
+    if not (np.isnan(values).any() or (whole and len(names) <= _MOST_NUMBERED_CLASSES)):
+        part = Part(features, _finite(path, values, target)[:, None])
+        return RawData("regression", 1, part, None, "standardise", notes=notes)
+    _check_classes(path, target, values)
+    classes = sorted(names, key=(lambda one: (int(one), one)) if whole else None)
+    codes = target.map({name: number for number, name in enumerate(classes)})
+    part = Part(features, codes.to_numpy(np.int64))
+    return RawData(
+        *("classification", len(classes), part, None, "standardise", tuple(classes)), notes=notes
+    )
 
 
 def read_split_table(path: Path, mask_path: Path, split: int) -> RawData:
     """Read a regression table with published splits.
 
     Args:
-        path: the table; the last column is the target.
-        mask_path: a column for each split, with a 1 for the rows of its test part.
-        split: number of the split, from 0.
+        path: the table; its last column is the target.
+        mask_path: a table with a column for each split, and a 1 for the rows of its test part.
+        split: the number of the split, from 0.
 
     Returns:
         Training and test part, still to be standardised.
@@ -65,10 +71,13 @@ def read_split_table(path: Path, mask_path: Path, split: int) -> RawData:
     Raises:
         DataError: there is no such split, or the two files do not fit each other.
     """
-    table, masks = _read_numbers(path), _read_numbers(mask_path)
-    if len(masks) != len(table):
+    features, target, notes = _read(path)
+    values = _finite(path, _floats(target), target)[:, None]
+    others, last, _ = _read(mask_path, fewest=1)
+    masks = np.column_stack([others, _floats(last)])
+    if len(masks) != len(values):
         raise DataError(
-            f"{mask_path} has {len(masks)} rows, but {path.name} has {len(table)}: "
+            f"{mask_path} has {len(masks)} rows, but {path.name} has {len(values)}: "
             f"they do not belong together, fetch both again"
         )
     if not 0 <= split < masks.shape[1]:
@@ -76,168 +85,119 @@ def read_split_table(path: Path, mask_path: Path, split: int) -> RawData:
             f"{path} has {masks.shape[1]} published splits: "
             f"use a split seed from 0 to {masks.shape[1] - 1}, not {split}"
         )
-    if table.shape[1] < 2:
-        raise DataError(f"{path} has a single column: put features first and the target last")
     rows = masks[:, split]
     if not np.isin(rows, (0, 1)).all() or rows.min() == rows.max():
         raise DataError(
             f"{mask_path} does not mark test rows in column {split}: "
             f"write 1 for test and 0 for training rows, and some of each"
         )
-    parts = (table[rows == 0], table[rows == 1])
-    train, test = (Part(part[:, :-1], part[:, -1:]) for part in parts)
-    return RawData("regression", 1, train, test, "standardise", published_split=split)
+    train, test = (Part(features[rows == mark], values[rows == mark]) for mark in (0, 1))
+    return RawData(
+        *("regression", 1, train, test, "standardise"), published_split=split, notes=notes
+    )
 
 
-class _Target:
-    """The last column: gathered as values and as classes, for as long as it can be either."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._values: list[npt.NDArray[np.float64]] | None = []
-        self._codes: list[npt.NDArray[np.int64]] = []
-        self._labels: dict[str, int] | None = {}
-
-    def add(self, column: pd.Series[str], first_row: int) -> None:
-        """Take the next rows."""
-        import pandas as pd
-
-        texts = column.fillna("").astype(str).str.strip()
-        if (texts == "").any():
-            row = first_row + int((texts == "").to_numpy().argmax()) + 1
-            raise DataError(f"{self._path}: row {row} has no target: fill it in or delete the row")
-        if self._values is not None:
-            numbers = _floats(texts)
-            self._values = None if np.isnan(numbers).any() else [*self._values, numbers]
-        if self._labels is not None:
-            codes, uniques = pd.factorize(texts)
-            known = self._labels
-            order = np.array([known.setdefault(label, len(known)) for label in uniques])
-            self._codes.append(order[codes])
-            if len(known) > _MOST_NAMED_CLASSES:
-                self._labels, self._codes = None, []
-
-    def table(self, features: npt.NDArray[np.float64]) -> RawData:
-        """The finished table."""
-        values = self._values
-        if self._labels is not None and (values is None or self._is_numbered(self._labels)):
-            return self._classes(self._labels, features)
-        if values is None:
-            raise DataError(
-                f"{self._path}: its last column holds text with more than {_MOST_NAMED_CLASSES} "
-                f"different values: put the target last, as classes or as numbers"
-            )
-        part = Part(features, np.concatenate(values)[:, None])
-        return RawData("regression", 1, part, None, "standardise")
-
-    def _is_numbered(self, labels: dict[str, int]) -> bool:
-        few = len(labels) <= _MOST_NUMBERED_CLASSES
-        return few and all(_WHOLE.fullmatch(label) for label in labels)
-
-    def _classes(self, labels: dict[str, int], features: npt.NDArray[np.float64]) -> RawData:
-        numbered = self._is_numbered(labels)
-        names = sorted(labels, key=(lambda label: (int(label), label)) if numbered else None)
-        if len(names) < 2:
-            raise DataError(f"{self._path}: all rows have the class {names[0]!r}: add another")
-        place = np.empty(len(names), dtype=np.int64)
-        place[[labels[name] for name in names]] = np.arange(len(names))
-        part = Part(features, place[np.concatenate(self._codes)])
-        return RawData("classification", len(names), part, None, "standardise", tuple(names))
-
-
-def _read_numbers(path: Path) -> npt.NDArray[np.float64]:
-    pieces: list[npt.NDArray[np.float64]] = []
-    for frame in _frames(path):
-        pieces.append(_numbers(path, frame, sum(map(len, pieces))))
-    return np.concatenate(pieces)
-
-
-def _frames(path: Path) -> Iterator[pd.DataFrame]:
-    """The table in pieces, the last column as text."""
-    import pandas as pd
-
-    separator, names, columns = _form(path)
-    rows = 0
-    try:
-        with (
-            unpacked(path) as stream,
-            pd.read_csv(
-                stream,
-                sep=separator,
-                header=None,
-                names=list(range(columns)),
-                index_col=False,
-                skiprows=1 if names else 0,
-                chunksize=max(1, _FIELDS // columns),
-                dtype={columns - 1: str},
-                na_filter=False,
-                encoding="utf-8-sig",
-                on_bad_lines="error",
-            ) as frames,
-        ):
-            for frame in frames:
-                rows += len(frame)
-                if len(frame):
-                    yield frame
-    # ParserError and UnicodeDecodeError are ValueErrors; its parser raises others on strange bytes.
-    except (ValueError, OverflowError, pd.errors.ParserWarning) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise DataError(f"{path} is not a table in CSV ({reason}): correct the file") from error
-    if not rows:
-        raise DataError(f"{path} has no rows: put one sample in each line")
-
-
-def _form(path: Path) -> tuple[str, bool, int]:
-    """Separator, whether the first line holds names, number of columns."""
-    with unpacked(path) as stream:
-        line = stream.readline(_LONGEST_LINE)
-    first = line.decode("utf-8-sig", "replace").strip("\r\n")
-    if len(line) == _LONGEST_LINE or "\0" in first:
-        raise DataError(f"{path} is not a table in CSV (its first line): correct the file")
-    if not first.strip():
-        raise DataError(f"{path} has an empty first line: put one sample in each line")
-    separator = max(",;\t", key=first.count)
-    fields = first.split(separator)
-    if len(fields) > _MOST_COLUMNS:
+def _read(path: Path, fewest: int = 2) -> tuple[Floats, pd.Series[str], tuple[str, ...]]:
+    """The numbers of all columns but the last, the texts of the last, and what is to be noted."""
+    form = form_of(path)
+    frame = _frame(path, form)
+    target = frame.pop(form.columns - 1).str.strip()
+    if form.decimal == ",":
+        target = target.str.replace(",", ".")
+    if (target == "").any():
+        row = (target == "").argmax() + 1
+        raise DataError(f"{path}: row {row} has no target: fill it in or delete the row")
+    notes = ["The first line holds names."] if form.names else []
+    name = form.names[0].lower() if form.names else None
+    if name == "" or (name in _INDICES and _counts(frame[0])):
+        frame.pop(0)
+        notes.append("The first column is an index, which is left out.")
+    if frame.shape[1] < fewest - 1:
         raise DataError(
-            f"{path} has {len(fields)} columns, more than {_MOST_COLUMNS}: use NPZ for such data"
+            f"{path} has no features beside its target: put them into columns ahead of it, "
+            f"separated by commas, semicolons or tabs"
         )
-    features = [field.strip() for field in fields[:-1]] or fields
-    named = all(field and not _is_number(field) for field in features)
-    return separator, named, len(fields)
+    features = np.empty(frame.shape)
+    for at, number in enumerate(list(frame)):
+        column = frame.pop(number)  # so that no column stands in memory twice
+        features[:, at] = _finite(path, _floats(column), column)
+    return features, target, tuple(notes)
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _floats(column: pd.Series[Any]) -> npt.NDArray[np.float64]:
-    """Numbers; NaN where there is none, infinity where float64 ends."""
+def _frame(path: Path, form: Form) -> pd.DataFrame:
+    """The table as pandas reads it, the last column as text."""
     import pandas as pd
 
-    try:
-        numbers = pd.to_numeric(column, errors="coerce")
-    except OverflowError:  # whole numbers of hundreds of digits, which it takes as text alone
-        numbers = pd.to_numeric(column.astype(str), errors="coerce")
-    return numbers.to_numpy(dtype=np.float64)
-
-
-def _numbers(path: Path, frame: pd.DataFrame, first_row: int) -> npt.NDArray[np.float64]:
-    """The frame as float64, or an error that names the first field that is no number."""
-    columns: list[Any] = []
-    for name in frame:
-        column = frame[name]
-        numbers = _floats(column)
-        wrong = ~np.isfinite(numbers)
-        if wrong.any():
-            at = int(wrong.argmax())
-            raise DataError(
-                f"{path}: row {first_row + at + 1} has {str(column.iloc[at])[:40]!r} in column "
-                f"{int(name) + 1}, which is no finite number: correct it, or delete the row"
+    with reading(path), warnings.catch_warnings():
+        # Its warning says that it leaves out fields.
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        try:
+            return pd.read_csv(
+                path,
+                compression="gzip" if is_packed(path) else None,
+                sep=form.separator,
+                decimal=form.decimal,
+                header=0 if form.names else None,
+                names=range(form.columns),
+                index_col=False,
+                dtype={form.columns - 1: str},
+                na_filter=False,
+                skipinitialspace=True,
+                encoding="utf-8-sig",
             )
-        columns.append(numbers)
-    return np.stack(columns, axis=1)
+        except pd.errors.ParserWarning as error:
+            raise ValueError(error) from error
+
+
+def _floats(column: pd.Series[str]) -> Floats:
+    """Numbers, and NaN where there is none."""
+    import pandas as pd
+
+    if column.dtype.kind not in "iufb":
+        column = pd.to_numeric(column.astype(str), errors="coerce")
+    return column.to_numpy(np.float64)
+
+
+def _finite(path: Path, values: Floats, column: pd.Series[str]) -> Floats:
+    """The same numbers, or an error that names the first field that is none."""
+    wrong = ~np.isfinite(values)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise DataError(
+            f"{path}: row {row + 1} has {str(column.iloc[row])[:40]!r} in column "
+            f"{int(str(column.name)) + 1}, which is no finite number: correct it, or delete the row"
+        )
+    return values
+
+
+def _counts(column: pd.Series[str]) -> bool:
+    """Whether a column is 0, 1, 2 and so on, or from 1."""
+    values = _floats(column)
+    return values[0] in (0, 1) and np.array_equal(values - values[0], np.arange(len(values)))
+
+
+def _check_classes(path: Path, target: pd.Series[str], values: Floats) -> None:
+    """Refuse what is not meant as classes, or cannot be split."""
+    numbers = ~np.isnan(values)
+    strange, others = target[~numbers], target[numbers]
+    # Names of classes may be whole numbers and words; numbers beside gaps are none.
+    if len(strange) and (
+        (len(others) and set(strange) & MISSING) or not all(map(_WHOLE.fullmatch, others))
+    ):
+        raise DataError(
+            f"{path}: row {strange.index[0] + 1} has the target {strange.iloc[0][:40]!r}, but "
+            f"others are numbers: correct it, or delete the row"
+        )
+    counts = target.value_counts()
+    if len(counts) > _MOST_NAMED_CLASSES:
+        raise DataError(
+            f"{path}: its last column holds text with more than {_MOST_NAMED_CLASSES} "
+            f"different values: put the target last, as classes or as numbers"
+        )
+    if len(counts) < 2:
+        raise DataError(f"{path}: all rows have the class {counts.index[0]!r}: add another")
+    if counts.iloc[-1] < 2:
+        raise DataError(
+            f"{path}: class {counts.index[-1]!r} has a single row, which cannot be split: add rows "
+            f"of it or delete it; if the targets are values, write 3.0 for 3"
+        )

@@ -16,7 +16,6 @@ import torch
 from samt.bench import data as datasets
 from samt.bench import models
 from samt.bench.data import Dataset
-from samt.bench.data.own import is_path
 from samt.bench.experiments.code_version import code_version
 from samt.bench.method_specs import SOLVERS, MethodSpec, parse_spec
 from samt.bench.settings import Settings, width_text
@@ -162,7 +161,7 @@ class Cell:
             "record": self.record,
             "spec": self.spec.label,
             "label": self.label,
-            "data": str(Path(source.name).absolute()) if is_path(source.name) else source.name,
+            "data": datasets.absolute(source.name),
             "data_dir": None if source.data_dir is None else str(source.data_dir.absolute()),
             "tuned": None if self.tuned is None else dict(self.tuned),
         }

@@ -14,7 +14,7 @@ from samt.bench.errors import ResultsError
 from samt.bench.experiments.curves import curve_schema
 from samt.bench.experiments.store import STATUSES, Store
 from samt.bench.settings import width_text
-from samt.bench.untrusted import writable
+from samt.bench.terminal import writable
 from samt.errors import suggestion
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ Every write replaces a whole file, so that readers and other writers see the old
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import re
 import socket
@@ -25,7 +26,6 @@ from samt.bench.atomic import TEMPORARY, write_atomically
 from samt.bench.errors import ResultsError, RunFolderError
 from samt.bench.experiments.curves import from_parquet, to_parquet
 from samt.bench.experiments.records import as_json, is_alive, is_note
-from samt.bench.untrusted import opened, parsed_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -299,8 +299,7 @@ class Store:
     def _read(self, path: str) -> bytes | None:
         try:
             if self.local is not None:
-                with opened(Path(path)) as file:
-                    return file.read()
+                return Path(path).read_bytes()
             return bytes(self._fs.cat_file(path))
         except FileNotFoundError:
             return None
@@ -330,7 +329,7 @@ class Store:
         if content is None:
             return None
         try:
-            record = parsed_json(content)
+            record = json.loads(content)
         except ValueError:
             record = None
         right = isinstance(record, dict) and is_right(record)

@@ -10,7 +10,6 @@ from typing import Any
 import yaml
 
 from samt.bench.errors import ExperimentError
-from samt.bench.untrusted import opened
 
 _LARGEST = 1 << 18  # bytes
 _MOST = 50_000  # fields and values, those that aliases repeat included
@@ -77,7 +76,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
     """
     walk = _Walk(path)
     try:
-        with opened(path) as file:
+        with path.open("rb") as file:
             content = file.read(_LARGEST + 1)
         if len(content) > _LARGEST:
             raise ExperimentError(

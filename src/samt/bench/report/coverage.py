@@ -17,7 +17,7 @@ from samt.bench.errors import ExperimentError
 from samt.bench.experiments.files import load_experiment
 from samt.bench.experiments.grid import WIDTHLESS
 from samt.bench.report import wording
-from samt.bench.untrusted import writable
+from samt.bench.terminal import writable
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -21,7 +21,7 @@ from samt.bench.report.provenance import Provenance, provenance
 from samt.bench.report.reported import folders, notes, published_numbers
 from samt.bench.report.sensitivity import Dependence, dependences
 from samt.bench.statistics import Difference, MeanRank, mean_ranks, paired_differences
-from samt.bench.untrusted import writable
+from samt.bench.terminal import writable
 from samt.errors import suggestion
 
 

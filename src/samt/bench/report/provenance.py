@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from samt.bench.report.coverage import run_words
 from samt.bench.report.wording import counted
-from samt.bench.untrusted import writable
+from samt.bench.terminal import writable
 
 if TYPE_CHECKING:
     import pandas as pd
