@@ -60,3 +60,18 @@ def test_in_factors_v_is_a_product() -> None:
 def test_an_unknown_kind_names_those_that_there_are() -> None:
     with pytest.raises(SettingsError, match="one of all, no lag, v in rows, v in factors"):
         trained(copies="few")
+
+
+def test_who_forgets_to_switch_evaluates_what_is_trained() -> None:
+    model, _ = trained(shows="y")
+    _, plain = trained()
+    y = weights(model)
+    plain.train()  # the parameters of the model that it was made from hold y again
+    own = [parameter.detach() for group in plain.param_groups for parameter in group["params"]]
+    for one, other in zip(y, own, strict=True):
+        assert torch.equal(one, other)
+    METHODS["auto-samt"].stepper(model, 6, {"shows": "y"}).eval()
+    for one, other in zip(weights(model), y, strict=True):
+        assert torch.equal(one, other)
+    with pytest.raises(SettingsError, match="x or y"):
+        trained(shows="z")

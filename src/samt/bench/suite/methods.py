@@ -116,9 +116,19 @@ def _muon(model: nn.Module, steps: int, options: MuonOptions) -> Stepper:
 
 
 class AutoSAMTOptions(Options):
-    """The options of AutoSAMT: those of the class, the constants of `Recipe`, and `copies`."""
+    """The options of AutoSAMT: those of the class, the constants of `Recipe`, and two more.
+
+    These are `copies`, and `shows`, which is "x" as it should be or "y" as if nobody had switched.
+    """
 
     model_config = ConfigDict(frozen=True, extra="allow")
+
+
+class _Forgetful(Stepper):
+    """A stepper that evaluates the weights that are trained."""
+
+    def _switch(self, mode: str) -> None:
+        """Leave them as they are."""
 
 
 def _auto_samt(model: nn.Module, steps: int, options: AutoSAMTOptions) -> Stepper:
@@ -132,9 +142,14 @@ def _auto_samt(model: nn.Module, steps: int, options: AutoSAMTOptions) -> Steppe
         if own["copies"] not in get_args(Copies):
             names = ", ".join(get_args(Copies))
             raise SettingsError(f"copies of method 'auto-samt' is one of {names}")
+    shows = given.pop("shows", "x")
+    if shows not in ("x", "y"):
+        raise SettingsError("shows of method 'auto-samt' is x or y")
     base = Leaner if "copies" in own else samt.AutoSAMT
     kind = type("AutoSAMT", (base,), own) if own else samt.AutoSAMT
     try:
+        if shows == "y":
+            return _Forgetful(kind(trained(model), **given))
         return Stepper(kind(model, **given))
     except (SAMTError, TypeError) as error:
         raise SettingsError(f"method 'auto-samt': {error}") from error
@@ -156,6 +171,7 @@ _ABLATIONS: dict[str, Chosen] = {
     "no limit": {"limits": False},
     "no early lesson": {"early_lesson": 0.0},
     "no weight decay": {"weight_decay": 0.0},
+    "y evaluated": {"shows": "y"},
     # Two copies of the weights in place of three.
     "no lag": {"copies": "no lag"},
     "v in rows": {"copies": "v in rows"},
