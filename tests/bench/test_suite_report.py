@@ -29,7 +29,7 @@ from samt.bench.suite.summary import summary
 from .suite_problems import LINES
 
 INF, NAN = math.inf, math.nan
-MADE = {"commit": "abcdef0123456789"}
+MADE = {"commit": "abcdef0123456789", "cpu": "a processor", "torch": "2.13"}
 
 
 def table_of(finals: Mapping[str, Mapping[str, Sequence[float]]]) -> pd.DataFrame:
@@ -275,6 +275,7 @@ def test_the_report_says_what_the_runs_say() -> None:
         in (parts["suite summary, held out"])
     )
     assert "| auto-samt | 100 | 100 |" in parts["suite profile"]
+    assert "Made with torch 2.13 on a processor." in parts["suite methods"]
     assert "| adamw | 2 | 0 | 0.500 | 0.500 |" in parts["suite tests"]
     assert (
         "auto-samt:meta_lr=0.0 | 3.000 | 2.45 | 0 | 2 | 0.500 | 2: first, second |"

@@ -75,7 +75,26 @@ def methods(found: Compared, made: Summary) -> Block:
         f"Settings of {OURS} were chosen on the validation parts of {_named(chosen)}. "
         f"Held out: {_named(held)}."
     )
-    return Block("Settings", ["method", "settings", "package"], rows, [note], left=3)
+    return Block("Settings", ["method", "settings", "package"], rows, [note, _made(found)], left=3)
+
+
+def _made(found: Compared) -> str:
+    """With which versions of the code and on which machines the runs were made."""
+    runs = found.runs
+    commits = {
+        label: len(set(of["commit"].str.slice(0, 10))) for label, of in runs.groupby("label")
+    }
+    mixed = [f"{label} ({count})" for label, count in commits.items() if count > 1]
+    text = (
+        f"Made with {joined(sorted(set(runs['torch'].map('torch {}'.format))))} on "
+        f"{joined(sorted(set(runs['cpu'])))}."
+    )
+    if mixed:
+        text += (
+            " Runs of several versions of the code, between which no number of the method should "
+            f"have changed: {joined(mixed)}."
+        )
+    return text
 
 
 def _named(names: Sequence[str]) -> str:

@@ -146,6 +146,8 @@ def _cell(cell: Mapping[str, float] | None, best: float) -> str:
 
 
 def _profile(found: Compared, made: Summary) -> Block:
+    if not made.ranked:
+        return Block("How close to the best method", notes=["No problem has runs of all methods."])
     shares = scores.profile(made.means, FACTORS)
     head = ["method", *(f"× {factor:g}" for factor in FACTORS)]
     rows = [
@@ -232,7 +234,7 @@ def _horizons(found: Compared, made: Summary) -> Block:
             known = [own / full for own, full in pairs if 0 < own < math.inf > full > 0]
             left_out = _missed(len(pairs) - len(known))
             text = f"{number(progress.geometric_mean(known), 3)}{left_out}, {number(mean[label])}"
-            ranks[label].append(text if len(wide) else "")
+            ranks[label].append(text if known else "")
     note = (
         f"The geometric mean of the error as a multiple of {TUNED}'s at the full horizon, in "
         "brackets the number of problems left out of it for a divergence or an error of zero, and "
