@@ -42,7 +42,7 @@ class AutoSAMT(BlockOptimizer):
 
         g ← g · min(1, 10 r / RMS(g))                          r of the step before, for k > 20
         v ← β₂ v + (1 − β₂) g²,   d = g / (√(v / (1 − β₂^k)) + ε)
-        z ← z − η (d + λ (r / peak) y / scale)
+        z ← z − η (d + λ′ y),     λ′ = λ · (r / peak) / scale · min(1, 0.02 scale / η)
         x ← (1 − c) x + c z,      c = w_k / (w_1 + … + w_k),  w_k = k² min(1, k/20)²
         y = β x + (1 − β) z
 
@@ -96,8 +96,8 @@ class AutoSAMT(BlockOptimizer):
             change it.
         betas: β, the weight of x in y, and β₂, the decay of v (default (0.9, 0.99)).
         weight_decay: λ, the decoupled weight decay of matrices (default 0.01): a step of size η
-            also subtracts η · λ · (r / peak) · y / scale from z. Biases and other tensors with one
-            dimension have none.
+            also subtracts η · λ′ · y from z, which is at most 0.02 λ of y. Biases and other tensors
+            with one dimension have none.
         learning: whether m is learned (default True); False is there for comparisons.
         process_group: the processes that hold the same model and see different samples (default
             None): gradients and a closure's loss are averaged over them. At the start every process

@@ -45,6 +45,8 @@ class Recipe:
         forgets: how fast the peak of the gradients is forgotten at first.
         outlier: the largest size of a gradient, in parts of its tensor's usual size, that is not
             scaled down, once the warm-up is over.
+        shrinks: the largest step, in parts of the scale, of which weight decay takes its whole
+            part. Learned steps can become as large as the weights where gradients have no noise.
         shares: whether each tensor also learns from the cosine of all tensors together.
         fades: whether steps shrink with the size of the gradients.
         limits: whether an unusually large gradient is scaled down, and its step as well.
@@ -63,6 +65,7 @@ class Recipe:
     growth: float = 0.02
     forgets: float = 0.1
     outlier: float = 10.0
+    shrinks: float = 0.02
     shares: bool = True
     fades: bool = True
     limits: bool = True
@@ -204,8 +207,8 @@ def learn(
 ) -> dict[str, Any]:
     """The numbers of a tensor in its next step, those of its clock apart.
 
-    Two of them are not kept in the state: "fade", which is r / peak, and "part", the part of the
-    gradient that is left where it is unusually large.
+    Two of them are not kept in the state: "part", the part of the gradient that is left where it
+    is unusually large, and "decay", λ′ / λ, the part of the weights that is added to d.
 
     Args:
         clock: what `tick` found.
@@ -222,7 +225,7 @@ def learn(
     now["level"] = before["level"] + clock.decay * (root**2 - before["level"])
     size = of.sqrt(now["level"] / clock.correction)
     now["peak"] = of.maximum(size, before["peak"] * (1 - recipe.forgets * clock.at_first))
-    now["fade"] = size / of.clamp(now["peak"], TINY)
+    fade = size / of.clamp(now["peak"], TINY)
     limit = of.clamp(size / of.clamp(root, TINY), 0.0, 1.0) if recipe.limits else 1.0
 
     now |= _trend(clock, before, looked.cosine)
@@ -236,8 +239,10 @@ def learn(
     if recipe.is_relative:
         eta = eta * looked.scale
     if recipe.fades:
-        eta = eta * now["fade"]
+        eta = eta * fade
     now["step_size"] = eta
+    whole = recipe.shrinks * before["scale"] / of.clamp(eta, TINY)
+    now["decay"] = fade / before["scale"] * of.clamp(whole, 0.0, 1.0)
     return now
 
 
@@ -338,7 +343,7 @@ class Amounts:
         eta: η of each tensor, 0 if nothing is to change.
         eps: what is added to the root of v, for each tensor.
         parts: the part of each gradient that is left, 1 but for outliers.
-        weight_decay: λ r / (peak · scale) of each tensor; None where there is no decay.
+        weight_decay: λ′ of each tensor; None where there is no decay.
         correction: 1 − β₂^k.
         lag_weight: the weight of q in the lag.
         weight: c of this step.

@@ -224,8 +224,7 @@ class Together:
         clock = learned.clocks[0 if self._is_late else own[0]]
         first, live = own[0], [self._live[n] for n in own]
         decays = [self._groups[i]["weight_decay"] * (self.parameters[i].ndim > 1) for i in live]
-        fades = [now["fade"][n] / before["scale"][n] for n in own]
-        both = [decay * fade for decay, fade in zip(decays, fades, strict=True)]
+        both = [decay * now["decay"][n] for decay, n in zip(decays, own, strict=True)]
         return Amounts(
             eta=[learned.eta[n] for n in own],
             eps=[learned.eps[n] for n in own],
@@ -251,7 +250,7 @@ class Together:
         before = {key: [row[i] for i in self._live] for key, row in zip(_ROWS, rows, strict=True)}
         known: dict[Any, Clock] = {}
         clocks, eps = [], []
-        unkept: dict[str, list[float]] = {"fade": [], "part": []}
+        unkept: dict[str, list[float]] = {"part": [], "decay": []}
         for n, i in enumerate(self._live):
             group = self._groups[i]
             self._taken[i] += 1

@@ -150,6 +150,7 @@ class AutoReference(Reference):
         eta *= min(1.0, size / max(math.sqrt(square), 1e-30))  # and where one is unusual
         self.eta[name] = eta
         decay = group["weight_decay"] * size / max(self.peak[name], 1e-30) * (y.ndim > 1)
+        decay *= min(1.0, 0.02 * self.scale[name] / max(eta, 1e-30))
         z = z - eta * (d + decay * y / self.scale[name])
         self.q[name] = z - x
         self.sums[name].append(k**2 * warm**2)

@@ -186,6 +186,7 @@ _OWN = (
         _auto_samt,
         "the class as it is, without an option",
         ablations=_ABLATIONS,
+        version=2,
     ),
     Method(
         "adamw",
