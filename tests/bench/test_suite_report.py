@@ -198,6 +198,7 @@ PROBLEMS = {
 def row(problem: str, method: str, final: float, **changes: object) -> Row:
     """A run that falls in a straight line from 10 to its end in 100 steps."""
     options = METHODS[method].complete(changes.pop("options", {}))  # type: ignore[arg-type]
+    changes.setdefault("version", METHODS[method].version)
     settings = Settings(
         problem=problem,
         method=method,

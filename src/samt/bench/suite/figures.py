@@ -93,7 +93,7 @@ def _profile(found: Compared, made: Summary) -> go.Figure:
     figure = _figure("factor", "share of problems in %")
     ratios = scores.ratios(made.means)
     most = 4.0
-    for label in made.order:
+    for label in made.compared:
         values = np.sort(ratios[label].to_numpy())
         within = values[values <= most]
         steps = 100 * np.arange(1, len(within) + 1) / max(1, len(values))

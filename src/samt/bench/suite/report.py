@@ -75,8 +75,8 @@ def _summary(found: Compared, made: Summary) -> Block:
             ]
         )
     lines = [
-        f"Ranks are over the {made.ranked} of {counted(len(found.problems), 'problem')} that all "
-        "methods have."
+        f"Ranks are among {counted(len(made.compared), 'method')}, over the {made.ranked} of "
+        f"{counted(len(found.problems), 'problem')} that all of these have run on."
     ]
     if found.outdated:
         lines.append(
@@ -152,7 +152,7 @@ def _profile(found: Compared, made: Summary) -> Block:
     head = ["method", *(f"× {factor:g}" for factor in FACTORS)]
     rows = [
         [label, *(f"{100 * shares.loc[factor, label]:.0f}" for factor in FACTORS)]
-        for label in made.order
+        for label in made.compared
     ]
     note = (
         f"The share in % of the {made.ranked} problems on which the mean error is at most so many "

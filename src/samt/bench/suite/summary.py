@@ -74,6 +74,11 @@ class Summary:
         return len(self.means)
 
     @property
+    def compared(self) -> list[str]:
+        """The methods that have a rank, the best one first."""
+        return [one.label for one in self.lines if one.label in self.means]
+
+    @property
     def order(self) -> list[str]:
         """The methods, the best rank first."""
         return [one.label for one in self.lines]
@@ -120,10 +125,10 @@ def summary(found: Compared) -> Summary:
         found: what is compared.
     """
     cells = scores.cells(found.runs)
-    means = scores.means(cells, found.labels)
+    means = scores.means(cells, _complete(found, cells))
     targets = progress.targets(found.runs, TUNED)
     points = frozenset(name for name, one in found.problems.items() if one.metric == "error in %")
-    ranks = scores.mean_ranks(means)
+    ranks = scores.mean_ranks(means).reindex(list(found.labels))
     lines = [_line(found, label, cells, targets, points, ranks) for label in found.labels]
     return Summary(
         runs=found.runs,
@@ -134,6 +139,13 @@ def summary(found: Compared) -> Summary:
         lines=sorted(lines, key=lambda one: math.inf if math.isnan(one.rank) else one.rank),
         points=points,
     )
+
+
+def _complete(found: Compared, cells: pd.DataFrame) -> list[str]:
+    """The methods that have runs on all problems; if there are no two of them, all methods."""
+    counts = cells.index.get_level_values("label").value_counts()
+    complete = [label for label in found.labels if counts.get(label, 0) == len(found.problems)]
+    return complete if len(complete) > 1 else list(found.labels)
 
 
 def _line(
