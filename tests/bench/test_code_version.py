@@ -81,7 +81,7 @@ CONTAINED = {
     "auto-samt": {
         *BLOCKS,
         *("auto/auto_samt.py", "auto/gradients.py", "auto/held.py", "auto/modes.py"),
-        *("auto/state.py", "auto/step.py", "auto/together.py"),
+        *("auto/advance.py", "auto/rates.py", "auto/state.py", "auto/step.py", "auto/together.py"),
     },
     "dante": {*ALTERNATING, "baselines/dante.py"},
     **dict.fromkeys(HD, RATES),

@@ -179,7 +179,10 @@ def test_options_are_chosen_on_three_seeds_of_the_validation_part() -> None:
 
 @pytest.mark.parametrize(
     ("best", "tried"),
-    [(0.03, []), (1.0, [3.0]), (3.0, [3.0, 10.0]), (1e-9, [0.001, 0.0003]), (1e9, [3.0, 10.0])],
+    [
+        *((0.03, []), (1.0, [3.0]), (3.0, [3.0, 10.0]), (1e-4, [1e-3, 3e-4, 1e-4, 3e-5])),
+        (1e30, [float(f"{m}e{e}") for e in range(9) for m in (3, 10)][:16]),
+    ],
 )
 def test_rates_beyond_the_grid_are_tried_while_the_best_is_at_its_edge(
     best: float, tried: list[float]

@@ -14,9 +14,10 @@ from torch.optim.optimizer import ParamsT
 from samt.auto.gradients import average, of_closure
 from samt.auto.held import Held
 from samt.auto.modes import watch
+from samt.auto.rates import larger
 from samt.auto.state import TRAINING_WEIGHTS, complete_state
 from samt.auto.step import NUMBERS, Recipe
-from samt.auto.together import Together, is_read_late, larger, sum_of
+from samt.auto.together import Together, is_read_late, sum_of
 from samt.block_optimizer import BlockOptimizer, Group, Passes, never_compiled
 from samt.errors import CheckpointMismatchError, NonFiniteLossError
 from samt.history import summary
@@ -80,8 +81,7 @@ class AutoSAMT(BlockOptimizer):
     `model.state_dict()` they come to hold x, and before the next pass in training mode y again.
     If the optimizer was made from parameters or blocks, call `optimizer.eval()` before an
     evaluation. Without that call y is evaluated, which costs a third of a point of accuracy in the
-    mean over eight classifications of `samt run suite`, and up to one point (its ablation
-    `auto-samt/y evaluated`).
+    mean over eight problems of `samt run suite`, and up to one (`auto-samt/y evaluated`).
 
     The state of a parameter is described in `samt.auto.state.complete_state`. A group has, beside
     its options, `step_size`: the mean step size of its tensors in the last step, a number in host
@@ -312,8 +312,7 @@ class AutoSAMT(BlockOptimizer):
             " and a process_group, over which the ranks would have to agree when to skip: wrap "
             "the model in DistributedDataParallel and leave process_group out"
         )
-        calls = self.param_groups[0]["calls"]
-        if calls % LOOK_EVERY == 0:
+        if self.param_groups[0]["calls"] % LOOK_EVERY == 0:
             self._refuse_skipped()
         parameters = [p for group in self.param_groups for p in group["params"]]
         self._held.show_training_weights()

@@ -9,21 +9,10 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
+from samt.auto.advance import Amounts, Moved, advance, without_faults
+from samt.auto.rates import learns
 from samt.auto.state import TRAINING_WEIGHTS
-from samt.auto.step import (
-    EPS,
-    NUMBERS,
-    Amounts,
-    Clock,
-    Looked,
-    Moved,
-    OnDevice,
-    OnHost,
-    Recipe,
-    advance,
-    learn,
-    tick,
-)
+from samt.auto.step import EPS, NUMBERS, Clock, Looked, OnDevice, OnHost, Recipe, learn, tick
 from samt.tensors.shards import Shards, local, local_gradient, local_state
 
 Group = dict[str, Any]
@@ -193,7 +182,7 @@ class Together:
             return
         if fine is not None:
             fine = fine.to(self.device)
-            self._gradients = _without_faults(self._gradients, fine)
+            self._gradients = without_faults(self._gradients, fine)
         self._absorb_edits()
         if self._is_late:
             learned = self._learn_on_device(_on_device(totals, self._table), fine)
@@ -263,7 +252,7 @@ class Together:
             looked = Looked(
                 OnHost.cosine(dots[n], squares[n], lags[n]),
                 *(shared, squares[n] / self._counts[i], lags[n] / self._counts[i], scale),
-                *(float(group["lr"]), float(_learns(group))),
+                *(float(group["lr"]), float(learns(group))),
             )
             now = learn(known[which], own, looked, recipe, OnHost) | known[which].numbers
             for row, key in zip(rows, NUMBERS, strict=False):
@@ -317,7 +306,7 @@ class Together:
 
     def _options(self) -> Tensor:
         """lr, how much is learned, β and β₂, in a row each, on a device."""
-        rows = [[g["lr"], _learns(g), *g["betas"]] for g in self._groups]
+        rows = [[g["lr"], learns(g), *g["betas"]] for g in self._groups]
         if any(isinstance(option, Tensor) for row in rows for option in row):
             like = self._table
             columns = [
@@ -378,36 +367,6 @@ class Together:
                 group["step_size"] = sum([sizes[i] for i in members]) / len(members)
 
 
-def _learns(group: Group) -> float | Tensor:
-    """How much of its usual lesson a group learns, from 0 to 1.
-
-    Where lr is smaller than it was, or than the one that a scheduler of torch is warming up to,
-    steps are small on purpose: as much less is learned, or else the learning would make up for it.
-    """
-    if not group["learning"]:
-        return 0.0
-    rate, full = group["lr"], larger(group["largest_lr"], group.get("initial_lr", 0.0))
-    if isinstance(full, Tensor):
-        return (rate / full).nan_to_num(1.0, 1.0, 1.0)
-    return rate / full if full > 0 else 1.0
-
-
-def larger(one: float | Tensor, other: float | Tensor) -> float | Tensor:
-    """The larger of two rates; a tensor if one of them is, and nobody looks at it here.
-
-    Args:
-        one: a rate, a number or a tensor of one element.
-        other: another one.
-    """
-    if isinstance(one, Tensor):
-        return (
-            one.detach().clamp(min=other)
-            if isinstance(other, float | int)
-            else torch.maximum(one.detach(), other.detach().to(one))
-        )
-    return larger(other, one) if isinstance(other, Tensor) else max(one, other)
-
-
 def sum_of(several: list[Totals]) -> Totals:
     """The sum of totals, some of which may lie on devices."""
     if len(several) == 1:
@@ -434,11 +393,3 @@ def _flat(tensor: Tensor) -> Tensor:
 def _sent(values: list[Any], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Numbers of the host in a tensor on a device, without waiting for what the device does."""
     return torch.tensor(values, dtype=dtype, device="cpu").to(device, non_blocking=True)
-
-
-def _without_faults(gradients: list[Tensor], fine: Tensor) -> list[Tensor]:
-    """The gradients, or zeros if something is not finite, without a look at the device."""
-    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-    flat.masked_fill_(~fine, 0)
-    parts = flat.split([gradient.numel() for gradient in gradients])
-    return [part.view(g.shape) for part, g in zip(parts, gradients, strict=True)]
