@@ -352,6 +352,7 @@ class OptimizerMachine(RuleBasedStateMachine):
         if self.oracle is not None:
             for group, own in zip(self.optimizer.param_groups, self.oracle.groups, strict=True):
                 own["lr"] = float(group["lr"])
+                own["initial_lr"] = float(group.get("initial_lr", 0.0))
 
     @rule(number=st.integers(0, 9))
     def freeze_or_thaw(self, number: int) -> None:

@@ -187,7 +187,7 @@ class AutoSAMT(BlockOptimizer):
     def _note_beginning(self, group: Group) -> None:
         super()._note_beginning(group)
         group.setdefault("step_size", 0.0)
-        rate = group["lr"]
+        rate = group.get("lr")  # a group that was appended by hand is refused later
         group.setdefault("largest_lr", rate.detach() * 0 if isinstance(rate, Tensor) else 0.0)
 
     def _complete_state(
