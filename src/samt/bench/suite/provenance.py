@@ -80,8 +80,8 @@ def methods(found: Compared, made: Summary) -> Block:
 
 def _made(found: Compared) -> str:
     """With which versions of the code and on which machines the runs were made."""
-    runs = found.runs.reindex(columns=[*found.runs.columns.union(["commit", "torch", "cpu"])])
-    runs = runs.fillna({"commit": "unknown", "torch": "unknown", "cpu": "an unknown processor"})
+    absent = {"commit": "unknown", "torch": "of an unknown version", "cpu": "an unknown processor"}
+    runs = found.runs.assign(**{key: text for key, text in absent.items() if key not in found.runs})
     commits = {
         label: len(set(of["commit"].str.slice(0, 10))) for label, of in runs.groupby("label")
     }
