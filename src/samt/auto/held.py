@@ -103,15 +103,18 @@ class Held:
         if then is None:
             return False
         now, q = _flat(parameter), _flat(lead)
+        is_converted = (now.dtype, now.device) != (then.dtype, then.device)
+        place = now.data_ptr(), parameter._version
+        if not is_converted and place != (then.memory, then.version):
+            return True
+        # A sum of the same numbers may be rounded in another way.
+        rough = _UNITS * max(torch.finfo(t).eps for t in (now.dtype, then.dtype))
+        size = float(torch.linalg.vector_norm(now))
+        size *= max(1.0, float(torch.linalg.vector_norm(q))) if is_converted else 1.0
+        if not is_converted and now.device.type == "cpu" and now.dim() == q.dim() == 1:
+            size *= float(torch.linalg.vector_norm(q)) if now.dtype == q.dtype else 1.0
         number = _numbers([now], [q])[0]
-        if (now.dtype, now.device) != (then.dtype, then.device):  # it was converted
-            rough = _UNITS * max(torch.finfo(t).eps for t in (now.dtype, then.dtype))
-            size = float(torch.linalg.vector_norm(now)) * max(
-                1.0, float(torch.linalg.vector_norm(q))
-            )
-            return abs(float(number) - float(then.number)) > rough * size
-        is_same = (now.data_ptr(), parameter._version) == (then.memory, then.version)
-        return not (is_same and torch.equal(number, then.number))
+        return not abs(float(number) - float(then.number)) <= rough * size  # also of NaN
 
     def trained_parameters(self) -> list[Tensor]:
         """All parameters that have state."""
