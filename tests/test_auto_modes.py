@@ -57,6 +57,11 @@ def assert_holds(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
         torch.testing.assert_close(found[name].detach(), value, rtol=1e-9, atol=1e-12)
 
 
+def flat(model: nn.Module) -> Tensor:
+    """All weights in one vector of float64."""
+    return torch.cat([weight.double().flatten() for weight in weights(model).values()])
+
+
 def differs(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return any(not torch.allclose(one[name], other[name], rtol=1e-6) for name in one)
 
@@ -237,6 +242,31 @@ def test_weights_that_differ_little_from_those_of_the_checkpoint_win(dtype: torc
     optimizer.load_state_dict(state)
     model(INPUTS.to(dtype))
     assert_same(weights(model), pruned)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_a_model_that_is_converted_is_evaluated_at_x(dtype: torch.dtype) -> None:
+    torch.manual_seed(5)
+    model = mlp().float()
+    optimizer = samt.AutoSAMT(model)
+    train(model, optimizer, range(12))
+    y = flat(model)
+    optimizer.eval()
+    x = flat(model)
+    optimizer.train()
+    model.to(dtype)
+    model.eval()(INPUTS.to(dtype))
+    assert (flat(model) - x).norm() < 0.6 * (flat(model) - y).norm()
+
+
+def test_a_state_without_the_largest_lr_goes_on() -> None:
+    model, optimizer, _ = start()
+    state = copy.deepcopy(optimizer.state_dict())
+    for group in state["param_groups"]:
+        del group["largest_lr"]
+    optimizer.load_state_dict(state)
+    train(model, optimizer, range(12, 14))
+    assert all(group["largest_lr"] == 1.0 for group in optimizer.param_groups)
 
 
 def test_a_checkpoint_without_a_model_has_y() -> None:

@@ -346,7 +346,7 @@ class AutoSAMT(BlockOptimizer):
             kind.look()
         fine = self._look_for_what_is_not_finite(loss)
         for group in self.param_groups:
-            group["largest_lr"] = larger(group["largest_lr"], group["lr"])
+            group["largest_lr"] = larger(group.get("largest_lr", 0.0), group["lr"])
         totals = sum_of([kind.totals() for kind in self._kinds])
         for kind in self._kinds:
             kind.move(totals, fine)

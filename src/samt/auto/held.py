@@ -32,6 +32,7 @@ class _Written(NamedTuple):
     dtype: torch.dtype
     device: torch.device
     number: Tensor
+    is_product: bool
 
 
 class _Recent:
@@ -84,10 +85,10 @@ class Held:
         """Sort what was noted last by parameter."""
         for recent in self._recent.values():
             for i, parameter in enumerate(recent.parameters):
-                own = recent.flat[i]
-                version, number = recent.versions[i], recent.numbers[i]
+                own, version, number = recent.flat[i], recent.versions[i], recent.numbers[i]
+                is_product = _is_product(own, recent.leads[i])
                 self._written[parameter] = _Written(
-                    recent.memory[i], version, own.dtype, own.device, number
+                    recent.memory[i], version, own.dtype, own.device, number, is_product
                 )
         self._recent.clear()
 
@@ -107,13 +108,11 @@ class Held:
         place = now.data_ptr(), parameter._version
         if not is_converted and place != (then.memory, then.version):
             return True
-        # A sum of the same numbers may be rounded in another way.
+        # A sum of the same numbers may be rounded in another way, and converted ones are.
         rough = _UNITS * max(torch.finfo(t).eps for t in (now.dtype, then.dtype))
-        size = float(torch.linalg.vector_norm(now))
-        size *= max(1.0, float(torch.linalg.vector_norm(q))) if is_converted else 1.0
-        if not is_converted and now.device.type == "cpu" and now.dim() == q.dim() == 1:
-            size *= float(torch.linalg.vector_norm(q)) if now.dtype == q.dtype else 1.0
-        number = _numbers([now], [q])[0]
+        size = torch.linalg.vector_norm(now)
+        number = _product(now, q) if then.is_product else size
+        size = float(size) * (float(torch.linalg.vector_norm(q)) if then.is_product else 1.0)
         return not abs(float(number) - float(then.number)) <= rough * size  # also of NaN
 
     def trained_parameters(self) -> list[Tensor]:
@@ -242,19 +241,23 @@ def _numbers(tensors: list[Tensor], leads: list[Tensor]) -> list[Tensor]:
     """A number of each tensor that changes when the tensor does.
 
     In host memory it is the product with q, so that signs and places count; where q is zero, x and
-    y are the same. Elsewhere, and where the two do not fit, it is the norm.
+    y are the same. Elsewhere, where few kernels matter more, it is the norm.
     """
-    if len({own.device.type for own in tensors}) > 1:
-        pairs = zip(tensors, leads, strict=True)
-        return [_numbers([own], [lead])[0] for own, lead in pairs]
-    if tensors and tensors[0].device.type != "cpu":
+    if tensors and all(own.device.type != "cpu" for own in tensors):
         return list(torch._foreach_norm(tensors))
     return [
-        torch.dot(own, lead)
-        if own.dim() == lead.dim() == 1 and own.dtype == lead.dtype
-        else torch.linalg.vector_norm(own)
+        _product(own, lead) if _is_product(own, lead) else torch.linalg.vector_norm(own)
         for own, lead in zip(tensors, leads, strict=True)
     ]
+
+
+def _is_product(own: Tensor, lead: Tensor) -> bool:
+    return own.device.type == "cpu" and own.dim() == lead.dim() == 1
+
+
+def _product(own: Tensor, lead: Tensor) -> Tensor:
+    """⟨y, q⟩ in the precision of q, which a model that is converted leaves as it is."""
+    return torch.dot(own.to(lead.device, lead.dtype), lead)
 
 
 def _plainly() -> ExitStack:
