@@ -72,7 +72,7 @@ def find(name: str) -> Entry | None:
     """
     if name in DATASETS:
         return DATASETS[name]
-    if own.is_path(name) or (name.strip() and Path(name).expanduser().is_dir()):
+    if _is_own(name):
         return None
     raise DataError(
         f"unknown data set '{name}': {suggestion(name, DATASETS)}, or give the path of a file or "
@@ -92,9 +92,13 @@ def absolute(name: str) -> str:
     >>> absolute("mnist"), absolute("/data/houses.csv")
     ('mnist', '/data/houses.csv')
     """
-    path = Path(name).expanduser()
-    is_own = name not in DATASETS and (own.is_path(name) or path.is_dir())
-    return str(path.absolute()) if is_own else name
+    is_own = name not in DATASETS and _is_own(name)
+    return str(Path(name).expanduser().absolute()) if is_own else name
+
+
+def _is_own(name: str) -> bool:
+    """Whether a name that is not registered is a path, or a folder that is there."""
+    return own.is_path(name) or (bool(name.strip()) and Path(name).expanduser().is_dir())
 
 
 def short_name(name: str) -> str:

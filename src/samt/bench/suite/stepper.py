@@ -189,8 +189,7 @@ def _bytes(kept: Iterable[Any], but: set[int]) -> int:
         for one in _tensors(kept)
         if one.data_ptr() not in but
     }
-    sizes = {place: storage.nbytes() for place, storage in storages.items()}
-    return sum(sizes.values())
+    return sum(storage.nbytes() for storage in storages.values())
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
