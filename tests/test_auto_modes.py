@@ -8,11 +8,12 @@ import io
 import pickle
 import shutil
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
+import torch._dynamo
 from torch import Tensor, nn
 
 import samt
@@ -450,6 +451,40 @@ def test_a_compiled_model_is_evaluated_at_x(given: str) -> None:
         model.train()
         compiled(INPUTS)
         assert_same(weights(model), y)
+
+
+@pytest.fixture
+def default_guards() -> Iterator[None]:
+    """Compile as in a new process, in which no AutoSAMT has been made."""
+    torch.compiler.reset()
+    with torch._dynamo.config.patch(skip_nnmodule_hook_guards=True):
+        yield
+
+
+@pytest.mark.usefixtures("default_guards")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("when", ["before the optimizer", "in training"])
+@pytest.mark.parametrize("which", ["the model", "a model of the same shapes"])
+def test_a_graph_without_hooks_is_not_taken_for_a_model_with_hooks(when: str, which: str) -> None:
+    torch.manual_seed(5)
+    model = mlp()
+    plain = model if which == "the model" else copy.deepcopy(model)
+    compiled: Any = torch.compile(model, backend="eager")
+    other: Any = compiled if which == "the model" else torch.compile(plain, backend="eager")
+    if when == "before the optimizer":
+        other(INPUTS)
+    optimizer = samt.AutoSAMT(model)
+    train(model, optimizer, range(12), compiled)
+    if when == "in training":
+        other(INPUTS)
+    _, _, x = start()
+    y = weights(model)
+    model.eval()
+    compiled(INPUTS)
+    assert_holds(weights(model), x)
+    model.train()
+    compiled(INPUTS)
+    assert_same(weights(model), y)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -86,15 +86,21 @@ def _loaded(held: Held, module: nn.Module) -> None:
     held.weights_were_loaded(module.parameters(recurse=False))
 
 
-def _run_as_it_is(hook: Any) -> None:
-    """Let the compiler pass over a hook that is called from outside of its graphs.
+def _let_compiled_models_see_hooks() -> None:
+    """Make `torch.compile` respect the hooks of this module.
 
-    It would see the hook as a graph by itself, in which the hook does nothing, because it is
-    being compiled. As a part of a larger graph it shall do nothing.
+    By default a graph does not ask which hooks a module has. A model would then run in a graph that
+    was made before its hooks came, or for another model of the same shapes that has none.
     """
-    from torch._dynamo import eval_frame  # every optimizer of torch has imported it by now
+    from torch._dynamo import config, convert_frame, eval_frame  # torch's optimizers imported it
 
-    eval_frame.skip_code(hook.__code__)
+    if config.skip_nnmodule_hook_guards:
+        config.skip_nnmodule_hook_guards = False
+        if convert_frame.FRAME_COUNTER:  # there are graphs already
+            torch.compiler.reset()
+    # From outside of its graphs the compiler would see a hook as a graph by itself, in which the
+    # hook does nothing, because it is being compiled. As a part of a larger graph it shall do so.
+    eval_frame.skip_code(_BeforeForward.__call__.__code__)
 
 
 def watch(model: nn.Module, parameters: Iterable[Tensor], held: Held) -> None:
@@ -111,7 +117,7 @@ def watch(model: nn.Module, parameters: Iterable[Tensor], held: Held) -> None:
     owners = [m for m in inner.modules() if ours & set(m._parameters.values())]
     wrappers = [one for one in outside(model) if one is not inner]
     handles = held.handles
-    _run_as_it_is(_BeforeForward.__call__)
+    _let_compiled_models_see_hooks()
     for module in dict.fromkeys((*wrappers, inner, *owners)):
         hook = _BeforeForward(held, inner)
         hook.is_of_root = module is inner
