@@ -24,7 +24,7 @@ from samt.errors import (
 from samt.partition import Partition
 from samt.reference import AutoReference
 
-from .support.batches import Batch, batch
+from .support.batches import Batch, batch, regression
 from .support.models import MODELS, mlp
 
 LOSS = nn.functional.cross_entropy
@@ -105,6 +105,23 @@ def test_equals_the_reference_with_every_option(options: dict[str, Any], freezes
 
 def test_equals_the_reference_in_a_long_training() -> None:
     compare("mlp", None, 400)
+
+
+def test_equals_the_reference_where_steps_overshoot() -> None:
+    # On the same samples again and again the learned steps grow until each overshoots.
+    torch.manual_seed(7)
+    model, loss_fn, data = MODELS["mlp"](), nn.MSELoss(), regression(0)
+    optimizer = AutoSAMT(samt.blocks(model))
+    reference = AutoReference(model, loss_fn, optimizer.param_groups)
+    turns = []
+    for _ in range(150):
+        reference.step(data)
+        optimizer.zero_grad()
+        loss_fn(model(data[0]), data[1]).backward()
+        optimizer.step()
+        assert_equal(dict(model.named_parameters()), reference.weights)
+        turns.append(float(optimizer.state[next(model.parameters())]["turn"]))
+    assert min(turns[50:]) < -0.95 < 0.5 < turns[-1]  # and the brake has ended it
 
 
 def test_options_of_groups_and_betas_that_move() -> None:

@@ -17,7 +17,8 @@ from samt.auto.modes import watch
 from samt.auto.rates import larger
 from samt.auto.state import TRAINING_WEIGHTS, complete_state
 from samt.auto.step import NUMBERS, Recipe
-from samt.auto.together import Together, is_read_late, sum_of
+from samt.auto.together import Together, is_read_late
+from samt.auto.totals import sum_of
 from samt.block_optimizer import BlockOptimizer, Group, Passes, never_compiled
 from samt.errors import CheckpointMismatchError, NonFiniteLossError
 from samt.history import summary

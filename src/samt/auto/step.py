@@ -22,6 +22,7 @@ BOUND = 9.0  # of the logarithm of a step size
 FIRST_LESSON = 3  # before this step the average has gone nowhere
 TINY = 1e-30  # instead of a division by zero
 TREND, TREND_FROM = 0.98, 50  # the decay of the trend, for one step; the first step that uses it
+TURN, TURNING = 0.1, 0.9  # the weight of the newest turn in their average; where the brake begins
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Recipe:
         early_lesson: how much faster they are learned at first.
         early: the number of steps in which that falls by a factor of e.
         growth: the largest lesson of a trend.
+        brake: the largest lesson of gradients that point back and forth.
         forgets: how fast the peak of the gradients is forgotten at first.
         outlier: the largest size of a gradient, in parts of its tensor's usual size, that is not
             scaled down, once the warm-up is over.
@@ -61,6 +63,7 @@ class Recipe:
     early_lesson: float = 0.3
     early: float = 150.0
     growth: float = 0.02
+    brake: float = 0.03
     forgets: float = 0.1
     outlier: float = 10.0
     shrinks: float = 0.02
@@ -75,7 +78,7 @@ class Recipe:
 # The numbers of a tensor that its state keeps; see `samt.auto.state.complete_state`.
 NUMBERS = (
     *("log_step", "weight_sum", "weight", "ahead", "lag_sum", "trend", "trend_square"),
-    *("level", "peak", "step_size"),
+    *("level", "peak", "step_size", "dot", "turn"),
 )
 
 
@@ -184,6 +187,9 @@ class Looked(NamedTuple):
     Attributes:
         cosine: cos(g, s).
         shared: the cosine of all tensors together.
+        dot: ⟨g, s⟩.
+        turn: the cosine of the ⟨g, s⟩ of all tensors with those of the step before.
+        blame: the tensor's part in what the step does to the loss, from 0 to 1.
         square: ‖g‖² over the number of elements.
         lag: ‖s‖² over the number of elements.
         scale: the scale of the tensor, over √L for L matrices.
@@ -193,6 +199,9 @@ class Looked(NamedTuple):
 
     cosine: Any
     shared: Any
+    dot: Any
+    turn: Any
+    blame: Any
     square: Any
     lag: Any
     scale: Any
@@ -227,6 +236,8 @@ def learn(
     limit = of.clamp(size / of.clamp(root, TINY), 0.0, 1.0) if recipe.limits else 1.0
 
     now |= _trend(clock, before, looked.cosine)
+    now["dot"] = looked.dot
+    now["turn"] = before["turn"] + TURN * (looked.turn - before["turn"])
     learns = clock.has_way * looked.learns
     if recipe.waits:
         learns = learns * _freshness(before, looked, root / of.clamp(size, TINY), of)
@@ -293,4 +304,17 @@ def _lesson(
     spread = of.sqrt(now["trend_square"] * (1 - TREND**count))
     steadiness = -now["trend"] / of.clamp(spread, TINY)
     grows = of.clamp(steadiness - 0.5, 0.0, 0.5) * (clock.k > TREND_FROM)
-    return lesson + recipe.growth * grows
+    return lesson + recipe.growth * grows - _brake(clock, now, looked, recipe, of)
+
+
+def _brake(
+    clock: Clock, now: Mapping[str, Any], looked: Looked, recipe: Recipe, of: Arithmetic
+) -> Any:
+    """By how much m shrinks where steps are so long that the gradient turns round in each.
+
+    The average of z doesn't move then, and no cosine with its way says that steps are too long.
+    Where gradients are noisy, they never turn in every step. Each tensor gives way as much as it
+    moves the loss.
+    """
+    turns = of.clamp((-now["turn"] - TURNING) / (1 - TURNING), 0.0, 1.0)
+    return recipe.brake * looked.blame * turns * (clock.k > TREND_FROM)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,12 +12,13 @@ from torch import Tensor
 from samt.auto.advance import Amounts, Moved, advance, without_faults
 from samt.auto.rates import learns
 from samt.auto.state import TRAINING_WEIGHTS
-from samt.auto.step import EPS, NUMBERS, Clock, Looked, OnDevice, OnHost, Recipe, learn, tick
+from samt.auto.step import EPS, NUMBERS, TINY, Clock, Looked, OnDevice, OnHost, Recipe, learn, tick
+from samt.auto.totals import COUNT, Totals, common, sent, sent_totals
 from samt.tensors.shards import Shards, local, local_gradient, local_state
 
 Group = dict[str, Any]
-Totals: TypeAlias = list[float] | Tensor
 _ROWS = (*NUMBERS, "scale")
+_DOT, _SIZE = NUMBERS.index("dot"), NUMBERS.index("step_size")
 
 
 def is_read_late(device: torch.device) -> bool:
@@ -84,7 +85,7 @@ class Together:
         self._is_late = is_read_late(self.device)
         self._root = math.sqrt(max(matrices, 1))
         counts = [float(max(parameter.numel(), 1)) for parameter in self.parameters]
-        self._elements = _sent(counts, self._dtype, self.device)
+        self._elements = sent(counts, self._dtype, self.device)
         self._counts = counts
         # What the host knows of numbers that lie on a device, which is waited for here alone.
         self._read_numbers()
@@ -111,7 +112,7 @@ class Together:
         self._live = [i for i, gradient in enumerate(found) if gradient is not None]
         there = [g for g in found if g is not None]
         is_whole = len(there) == len(found) or not self._is_late
-        self._where = None if is_whole else _sent(self._live, torch.int64, self.device)
+        self._where = None if is_whole else sent(self._live, torch.int64, self.device)
         self._gradients = [g if g.dtype == self._dtype else g.to(self._dtype) for g in there]
         lags = [self._states[i]["lag"] for i in self._live]
         if not there:
@@ -133,19 +134,25 @@ class Together:
         self._looked_on_host = [] if self._is_late else self._looked.tolist()
 
     def totals(self) -> Totals:
-        """⟨g, s⟩, ‖g‖² and ‖s‖² of all tensors in units of their scales, and their elements."""
+        """What `samt.auto.totals` adds up over all kinds."""
         if not self._is_late:
             if (self._table._version, self._steps._version) != self._read_at:
                 self._read_numbers()  # somebody wrote there
-            scales = [self._host[-1][i] / self._root for i in self._live]
-            dots, squares, lags = self._looked_on_host
-            square = sum([one * scale * scale for one, scale in zip(squares, scales, strict=True)])
-            lag = sum([one / scale / scale for one, scale in zip(lags, scales, strict=True)])
-            return [sum(dots), square, lag, sum([self._counts[i] for i in self._live])]
-        scale = self._of_live(self._table[-1]) / self._root
+            sums = [0.0] * COUNT
+            dots_before, sizes, scales = (self._host[row] for row in (_DOT, _SIZE, -1))
+            for i, dot, square, lag in zip(self._live, *self._looked_on_host, strict=True):
+                scale, before, count = scales[i] / self._root, dots_before[i], self._counts[i]
+                own = (dot, square * scale * scale, lag / scale / scale, count)
+                turn = (dot * before, dot * dot, before * before, sizes[i] ** 2 * square * count)
+                sums = [one + other for one, other in zip(sums, own + turn, strict=True)]
+            return sums
+        table = self._of_live(self._table)
+        scale, before, size = table[-1] / self._root, table[_DOT], table[_SIZE]
         dots, squares, lags = self._looked
-        numbers = (dots.sum(), (squares * scale**2).sum(), (lags / scale**2).sum())
-        return torch.stack([*numbers, self._of_live(self._elements).sum()])
+        counts = self._of_live(self._elements)
+        own = (dots, squares * scale**2, lags / scale**2, counts)
+        turn = (dots * before, dots**2, before**2, size**2 * squares * counts)
+        return torch.stack([*own, *turn]).sum(1)
 
     def _of_live(self, table: Tensor) -> Tensor:
         """The columns of the live tensors, on a device."""
@@ -185,7 +192,7 @@ class Together:
             self._gradients = without_faults(self._gradients, fine)
         self._absorb_edits()
         if self._is_late:
-            learned = self._learn_on_device(_on_device(totals, self._table), fine)
+            learned = self._learn_on_device(sent_totals(totals, self._table), fine)
         else:
             learned = self._learn_on_host(totals)
         states = [self._states[i] for i in live]
@@ -233,8 +240,7 @@ class Together:
     def _learn_on_host(self, totals: Totals) -> Learned:
         """The next numbers of each live tensor, one tensor after the other."""
         dots, squares, lags = self._looked_on_host
-        dot, square, lag, count = totals.tolist() if isinstance(totals, Tensor) else totals
-        shared, usual = OnHost.cosine(dot, square, lag), math.sqrt(square / max(count, 1.0))
+        of_all = common(totals.tolist() if isinstance(totals, Tensor) else totals, OnHost)
         rows, recipe = self._host, self._recipe
         before = {key: [row[i] for i in self._live] for key, row in zip(_ROWS, rows, strict=True)}
         known: dict[Any, Clock] = {}
@@ -249,9 +255,12 @@ class Together:
                 beta, beta2 = group["betas"]
                 known[which] = tick(self._taken[i], own, beta, beta2, recipe, OnHost)
             scale = own["scale"] / self._root
+            count, effect = self._counts[i], own["step_size"] * math.sqrt(squares[n])
             looked = Looked(
                 OnHost.cosine(dots[n], squares[n], lags[n]),
-                *(shared, squares[n] / self._counts[i], lags[n] / self._counts[i], scale),
+                *(of_all.cosine, dots[n], of_all.turn),
+                effect * math.sqrt(count) / max(of_all.effect, TINY),
+                *(squares[n] / count, lags[n] / count, scale),
                 *(float(group["lr"]), float(learns(group))),
             )
             now = learn(known[which], own, looked, recipe, OnHost) | known[which].numbers
@@ -260,9 +269,9 @@ class Together:
             clocks.append(known[which])
             for key, numbers in unkept.items():
                 numbers.append(now[key])
-            eps.append(max(EPS * usual / scale, 1e-30))
-        self._steps.copy_(_sent(self._taken, self._steps.dtype, self.device))
-        self._table.copy_(_sent(rows, self._dtype, self.device))
+            eps.append(max(EPS * of_all.usual / scale, TINY))
+        self._steps.copy_(sent(self._taken, self._steps.dtype, self.device))
+        self._table.copy_(sent(rows, self._dtype, self.device))
         # As they are in the state, so that who goes on from a checkpoint has the same numbers.
         self._host = rows = self._table.tolist()
         self._read_at = self._table._version, self._steps._version
@@ -278,14 +287,14 @@ class Together:
         dots, squares, lags = self._looked if fine is None else self._looked.where(fine, 0)
         totals = totals if fine is None else totals.where(fine, 0)
         scale = before["scale"] / self._root
-        dot, square, lag, count = totals.unbind()
-        shared = OnDevice.cosine(dot, square, lag)
-        usual = (square / count.clamp_min(1)).sqrt() / scale
+        of_all = common(totals.unbind(), OnDevice)
         counts = of_live(self._elements)
         lr, learns, beta, beta2 = options.unbind()
         looked = Looked(
             OnDevice.cosine(dots, squares, lags),
-            *(shared, squares / counts, lags / counts, scale, lr, learns),
+            *(of_all.cosine, dots, of_all.turn),
+            before["step_size"] * (squares * counts).sqrt() / of_all.effect.clamp_min(TINY),
+            *(squares / counts, lags / counts, scale, lr, learns),
         )
         k = (steps + 1).to(self._dtype)
         clock = tick(k, before, beta, beta2, self._recipe, OnDevice)
@@ -301,7 +310,7 @@ class Together:
         else:
             self._table.index_copy_(1, where, new)
             self._steps.index_copy_(0, where, taken)
-        eps = (EPS * usual).clamp_min(1e-30)
+        eps = (EPS * of_all.usual / scale).clamp_min(TINY)
         return Learned(before, now, [clock], list(eta.unbind()), list(eps.unbind()))
 
     def _options(self) -> Tensor:
@@ -315,7 +324,7 @@ class Together:
             ]
             return torch.stack(columns)
         if self._options_of is None or self._options_of[0] != rows:
-            self._options_of = rows, _sent(rows, self._dtype, self.device).T.contiguous()
+            self._options_of = rows, sent(rows, self._dtype, self.device).T.contiguous()
         return self._options_of[1]
 
     # Weights of low precision, which have a copy in the precision of the state.
@@ -347,49 +356,24 @@ class Together:
 
     def _show_sizes(self) -> None:
         """Put the mean step size of each block into its group, where the tensors are."""
-        row = NUMBERS.index("step_size")
         if self._is_late:
             if self._means is None:
                 order = list(self._of_block)
                 own = [order.index(block) for block in self._blocks]
                 counts = [float(len(members)) for members in self._of_block.values()]
                 self._means = torch.zeros(len(counts), dtype=self._dtype, device=self.device)
-                self._block_of = _sent(own, torch.int64, self.device)
-                self._block_sizes = _sent(counts, self._dtype, self.device)
-            self._means.zero_().index_add_(0, self._block_of, self._table[row])
+                self._block_of = sent(own, torch.int64, self.device)
+                self._block_sizes = sent(counts, self._dtype, self.device)
+            self._means.zero_().index_add_(0, self._block_of, self._table[_SIZE])
             # A copy: somebody may keep what a group says.
             means = (self._means / self._block_sizes).unbind()
             for group, mean in zip(self._block_groups, means, strict=True):
                 group["step_size"] = mean
         else:
-            sizes = self._host[row]
+            sizes = self._host[_SIZE]
             for group, members in zip(self._block_groups, self._of_block.values(), strict=True):
                 group["step_size"] = sum([sizes[i] for i in members]) / len(members)
 
 
-def sum_of(several: list[Totals]) -> Totals:
-    """The sum of totals, some of which may lie on devices."""
-    if len(several) == 1:
-        return several[0]
-    on_device = [totals for totals in several if isinstance(totals, Tensor)]
-    on_host = [totals for totals in several if not isinstance(totals, Tensor)]
-    found: Totals = list(map(sum, zip(*on_host, strict=True))) if on_host else [0.0] * 4
-    for totals in on_device:
-        like = on_device[0]
-        found = _on_device(found, like) + totals.to(like)
-    return found
-
-
-def _on_device(totals: Totals, like: Tensor) -> Tensor:
-    if isinstance(totals, Tensor):
-        return totals.to(like.device, like.dtype, non_blocking=True)
-    return _sent(totals, like.dtype, like.device)
-
-
 def _flat(tensor: Tensor) -> Tensor:
     return tensor.view(-1) if tensor.is_contiguous() else tensor.reshape(-1)
-
-
-def _sent(values: list[Any], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Numbers of the host in a tensor on a device, without waiting for what the device does."""
-    return torch.tensor(values, dtype=dtype, device="cpu").to(device, non_blocking=True)

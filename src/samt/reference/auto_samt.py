@@ -46,6 +46,8 @@ class AutoReference(Reference):
             n: {"weight": 1.0, "ahead": 0.0} for n in self.weights
         }
         self.cosines: dict[str, list[float]] = {n: [] for n in self.weights}
+        self.dots = dict.fromkeys(self.weights, 0.0)
+        self.turns: dict[str, list[float]] = {n: [] for n in self.weights}
         self.level = dict.fromkeys(self.weights, 0.0)
         self.peak = dict.fromkeys(self.weights, 0.0)
         self.lag_sum = dict.fromkeys(self.weights, 0.0)
@@ -103,9 +105,12 @@ class AutoReference(Reference):
             if gradients[name] is not None and self._is_trainable(name)
         }
         shared = self._shared_cosine(live)
+        self._note_turn(live)
+        effects = self._effects(live)
         usual = math.sqrt(_mean([(g * scale).square() for _, g, scale in live.values()]))
         for name, (group, g, scale) in live.items():
-            self._update(group, name, g, scale, shared, 1e-6 * usual / scale)
+            blame = effects[name] / max(math.hypot(*effects.values()), 1e-30)
+            self._update(group, name, g, scale, (shared, blame), 1e-6 * usual / scale)
         self.calls += 1
         return loss.detach()
 
@@ -120,12 +125,34 @@ class AutoReference(Reference):
         gradient, way = (torch.cat(parts) for parts in zip(*of_all, strict=True))
         return _cosine(gradient, way)
 
+    def _note_turn(self, live: dict[str, Any]) -> None:
+        """Compare ⟨g, s⟩ of all tensors with what they were in the step before."""
+        now = {name: (g * self.state(name)["lag"]).sum().item() for name, (_, g, _) in live.items()}
+        before, after = ([dots[name] for name in live] for dots in (self.dots, now))
+        vectors = torch.tensor([before, after], dtype=torch.float64)
+        for name in live:
+            self.turns[name].append(_cosine(*vectors))
+        self.dots |= now
+
+    def _effects(self, live: dict[str, Any]) -> dict[str, float]:
+        """By how much each tensor moves the loss, if its steps are as long as before."""
+        return {
+            name: self.eta[name] * g.norm().item() * math.sqrt(max(g.numel(), 1))
+            for name, (_, g, _) in live.items()
+        }
+
     def _update(
-        self, group: dict[str, Any], name: str, g: Tensor, scale: float, shared: float, eps: float
+        self,
+        group: dict[str, Any],
+        name: str,
+        g: Tensor,
+        scale: float,
+        of_all: tuple[float, float],
+        eps: float,
     ) -> None:
         self.k[name] += 1
         k = self.k[name]
-        beta, beta2 = group["betas"]
+        (shared, blame), (beta, beta2) = of_all, group["betas"]
         warm = min(1.0, k / 20)
         z, x, slow, y = self.z[name], self.x[name], self.slow[name], self.weights[name]
         square = g.square().mean().item() if g.numel() else 0.0
@@ -140,7 +167,8 @@ class AutoReference(Reference):
             cosine = _cosine(g, x - slow)
             self.cosines[name].append(cosine)
             lesson = -(0.02 + 0.3 * math.exp(-k / 150)) * (cosine + shared)
-            lesson = (lesson + self._growth(name, k)) * self._learns(group)
+            lesson += self._growth(name, k) - blame * self._brake(name, k)
+            lesson *= self._learns(group)
             lesson *= self._freshness(name, math.sqrt(square) / max(size, 1e-30))
             self.m[name] = max(-9.0, min(9.0, self.m[name] + lesson))
         self.v[name] = beta2 * self.v[name] + (1 - beta2) * g * g
@@ -186,6 +214,13 @@ class AutoReference(Reference):
         steadiness = -mean / math.sqrt(square) if square > 0 else 0.0
         return 0.02 * min(max(steadiness - 0.5, 0.0), 0.5)
 
+    def _turn(self, name: str) -> float:
+        return sum(0.1 * 0.9**age * turn for age, turn in enumerate(reversed(self.turns[name])))
+
+    def _brake(self, name: str, k: int) -> float:
+        """What is taken away where the gradient turns round in each step."""
+        return 0.03 * min(max((-self._turn(name) - 0.9) / 0.1, 0.0), 1.0) if k > 50 else 0.0
+
     def _trend(self, name: str, power: int) -> float:
         ages = range(len(self.cosines[name]) - 1, -1, -1)
         pairs = zip(ages, self.cosines[name], strict=True)
@@ -207,6 +242,8 @@ class AutoReference(Reference):
             "lag_sum": self.lag_sum[name],
             "trend": self._trend(name, 1),
             "trend_square": self._trend(name, 2),
+            "dot": self.dots[name],
+            "turn": self._turn(name),
             "level": self.level[name],
             "peak": self.peak[name],
             **self.numbers[name],

@@ -167,6 +167,7 @@ _ABLATIONS: dict[str, Chosen] = {
     },
     "no shared cosine": {"shares": False},
     "no growth by trend": {"growth": 0.0},
+    "no brake": {"brake": 0.0},
     "no fading": {"fades": False},
     "no limit": {"limits": False},
     "no early lesson": {"early_lesson": 0.0},
@@ -186,7 +187,7 @@ _OWN = (
         _auto_samt,
         "the class as it is, without an option",
         ablations=_ABLATIONS,
-        version=2,
+        version=3,
     ),
     Method(
         "adamw",
