@@ -67,22 +67,23 @@ class AutoSAMT(BlockOptimizer):
 
         m ← m − (0.02 + 0.3 e^(−k/150)) · (cos(g, x − x̄) + C)          from k = 3 on
 
-    within ±9. This is a step down the derivative of the loss with respect to log η, along the way
-    that the average took. A negative cosine means that the loss still falls in the direction in
-    which x moved: the step becomes larger. From step 51 on, where cosines have been negative
-    steadily, that is, where their running mean over about fifty steps is below −1/2 of their
-    running root mean square, m also grows by 0.02 · (−mean / RMS − 1/2). Less is learned where the
-    average moves by what older, larger steps did, and where lr is smaller than it was, or than the
-    rate that a scheduler of torch is warming up to. No pass over the network is made for all that,
-    and no number of steps is needed: averaging takes the place of annealing.
-    `samt.auto.step.Recipe` holds the constants.
+    within ±9: a step down the derivative of the loss with respect to log η, along the way that the
+    average took. A negative cosine means that the loss still falls in the direction in which x
+    moved: the step becomes larger. Two more lessons begin with step 51. Where cosines have been
+    negative steadily, that is, where their running mean over about fifty steps is below −1/2 of
+    their running root mean square, m grows by 0.02 · (−mean / RMS − 1/2). Where gradients turn
+    round in each step, m falls by up to 0.03: T is the running mean over about ten steps of the
+    cosine of the numbers ⟨g, x − x̄⟩ of all tensors with those of the step before, and a tensor
+    gives way by 0.03 · min(1, max(0, −10 T − 9)) times its part η √n ‖g‖ in the root of the sum of
+    squares over all tensors, with n elements each. Less is learned where the average moves by what
+    older, larger steps did, and where lr is smaller than it was, or than the rate that a scheduler
+    of torch is warming up to. `samt.auto.step.Recipe` holds the constants.
 
     x is what one evaluates and saves. `AutoSAMT(model)` sees to that: in training mode the
     parameters hold y, before the first forward pass in evaluation mode and in
     `model.state_dict()` they come to hold x, and before the next pass in training mode y again.
     If the optimizer was made from parameters or blocks, call `optimizer.eval()` before an
-    evaluation. Without that call y is evaluated, which costs a third of a point of accuracy in the
-    mean over eight problems of `samt run suite`, and up to one (`auto-samt/y evaluated`).
+    evaluation. Without that call y is evaluated, which is worse (`auto-samt/y evaluated`).
 
     The state of a parameter is described in `samt.auto.state.complete_state`. A group has, beside
     its options, `step_size`: the mean step size of its tensors in the last step, a number in host
@@ -221,8 +222,7 @@ class AutoSAMT(BlockOptimizer):
     def state_dict(self) -> dict[str, Any]:
         """As in torch, complete before the first step; loads with `weights_only=True`.
 
-        With a model, the parameters show x from here to the next pass in training mode, as in
-        `model.state_dict()`, and y is in the state dict.
+        With a model, parameters show x until the next pass in training mode; y is in what it returns.
         """
         self._refuse_skipped()
         self._sync()
@@ -270,8 +270,7 @@ class AutoSAMT(BlockOptimizer):
     def train(self) -> None:
         """Let the parameters hold y, the weights to train.
 
-        There is no need to call it: a forward pass of the model in training mode does that, and
-        so does `step`.
+        There is no need to call it: `step` does that, and a forward pass in training mode.
         """
         self._sync()
         self._held.show_training_weights()
