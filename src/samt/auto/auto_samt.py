@@ -222,7 +222,7 @@ class AutoSAMT(BlockOptimizer):
     def state_dict(self) -> dict[str, Any]:
         """As in torch, complete before the first step; loads with `weights_only=True`.
 
-        With a model, parameters show x until the next pass in training mode; y is in what it returns.
+        With a model, parameters show x until the next training pass, and the state dict has y.
         """
         self._refuse_skipped()
         self._sync()
