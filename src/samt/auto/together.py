@@ -138,14 +138,14 @@ class Together:
         if not self._is_late:
             if (self._table._version, self._steps._version) != self._read_at:
                 self._read_numbers()  # somebody wrote there
-            sums = [0.0] * COUNT
             dots_before, sizes, scales = (self._host[row] for row in (_DOT, _SIZE, -1))
+            columns = []
             for i, dot, square, lag in zip(self._live, *self._looked_on_host, strict=True):
                 scale, before, count = scales[i] / self._root, dots_before[i], self._counts[i]
                 own = (dot, square * scale * scale, lag / scale / scale, count)
                 turn = (dot * before, dot * dot, before * before, sizes[i] ** 2 * square * count)
-                sums = [one + other for one, other in zip(sums, own + turn, strict=True)]
-            return sums
+                columns.append(own + turn)
+            return list(map(sum, zip(*columns, strict=True))) or [0.0] * COUNT
         table = self._of_live(self._table)
         scale, before, size = table[-1] / self._root, table[_DOT], table[_SIZE]
         dots, squares, lags = self._looked
