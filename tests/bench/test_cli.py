@@ -149,6 +149,9 @@ BAD_WORDS = [
     ("compare sgd:lr=0.1 sgd:lr=-0.1", "lr=-0.1"),
     ("compare --seeds 0", "1 or more"),
     ("run suite table2", "the suite runs by itself"),
+    ("run suite --threads 4", "'samt run suite' has no --threads"),
+    ("run suite --device cuda", "'samt run suite' has no --device"),
+    ("run table2 --problem mnist", "only 'samt run suite' has --problem"),
 ]
 
 

@@ -52,6 +52,10 @@ _Only = Annotated[
 ]
 
 _PANEL = "The suite"
+_OF_SUITE = ("problem", "family", "half", "method", "seeds", "horizon", "part")
+_NOT_OF_SUITE = (
+    *("profile", "only", "threads", "device", "backend", "address", "tensorboard", "checkpoint"),
+)
 _Problems = Annotated[
     list[str] | None,
     typer.Option(
@@ -118,6 +122,7 @@ _Part = Annotated[
 
 
 def run(
+    context: typer.Context,
     names: _Names,
     results: flag.Results = "results",
     profile: Annotated[
@@ -189,9 +194,11 @@ def run(
 
       samt run table2 --backend ray --address auto --results s3://bucket/samt
     """
-    if SUITE in names:
-        if len(names) > 1:
-            raise ExperimentError("the suite runs by itself: samt run suite, then the others")
+    is_suite = SUITE in names
+    if is_suite and len(names) > 1:
+        raise ExperimentError("the suite runs by itself: samt run suite, then the others")
+    _refuse_flags_of_the_other(context, is_suite)
+    if is_suite:
         wish = Wish(problem or (), family or (), half, method or (), seeds, horizon or (), part)
         return run_suite(wish, results, jobs or default_jobs(1), data_dir, dry_run)
     if tensorboard is not None:
@@ -224,6 +231,16 @@ def run(
         complain(f"samt: stopped; what is finished is kept, go on with: {command}")
         return INTERRUPTED
     return _conclude(runner, results)
+
+
+def _refuse_flags_of_the_other(context: typer.Context, is_suite: bool) -> None:
+    """Refuse what was given and would be ignored."""
+    for flag_name in _NOT_OF_SUITE if is_suite else _OF_SUITE:
+        source = context.get_parameter_source(flag_name)
+        if source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT"):
+            where = "'samt run suite' has no" if is_suite else "only 'samt run suite' has"
+            why = ": each run of the suite has one thread of this machine" if is_suite else ""
+            raise ExperimentError(f"{where} --{flag_name}{why}")
 
 
 def _plans(
