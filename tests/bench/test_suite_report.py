@@ -77,6 +77,17 @@ def test_means_and_ranks_keep_divergence_and_share_ties() -> None:
     }
 
 
+def test_an_ablation_is_compared_over_the_seeds_that_both_have() -> None:
+    runs = table_of(
+        {
+            "one": {"a": [1.0, 3.0, 50.0], "b": [2.0, 4.0]},
+            "two": {"a": [1.0]},
+        }
+    )
+    cells = scores.cells(scores.on_common_seeds(runs, "b", "a"))
+    assert cells["mean"].to_dict() == {("one", "a"): 2.0, ("one", "b"): 3.0}
+
+
 def test_a_profile_counts_problems_within_a_factor_of_the_best() -> None:
     wide = scores.means(scores.cells(RUNS), ["a", "b", "c"])
     assert scores.ratios(wide).loc["one"].tolist() == [1, 2, 1]

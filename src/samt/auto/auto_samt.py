@@ -59,7 +59,7 @@ class AutoSAMT(BlockOptimizer):
     v / (1 − β₂^k), and the peak is the largest r so far; before each step the peak shrinks by a
     tenth of e^(−k/150), which is a lot at first and nothing later. The last factor, and the first
     line above, limit what an unusually large gradient does. ε is 10⁻⁶ of the root mean square of
-    all gradients, each times the scale of its tensor.
+    all gradients, each times the scale of its tensor, over the scale of this one.
 
     m is what is learned. With x̄ ← 0.98 x̄ + 0.02 x, a slower average, and C the cosine between two
     long vectors, all gradients, each times the scale of its tensor, and all ways x − x̄, each
@@ -73,11 +73,11 @@ class AutoSAMT(BlockOptimizer):
     negative steadily, that is, where their running mean over about fifty steps is below −1/2 of
     their running root mean square, m grows by 0.02 · (−mean / RMS − 1/2). Where gradients turn
     round in each step, m falls by up to 0.03: T is the running mean over about ten steps of the
-    cosine of the numbers ⟨g, x − x̄⟩ of all tensors with those of the step before, and a tensor
+    cosine of the numbers ⟨g, x − x̄⟩ of all tensors with those that they had last, and a tensor
     gives way by 0.03 · min(1, max(0, −10 T − 9)) times its part η √n ‖g‖ in the root of the sum of
-    squares over all tensors, with n elements each. Less is learned where the average moves by what
-    older, larger steps did, and where lr is smaller than it was, or than the rate that a scheduler
-    of torch is warming up to. `samt.auto.step.Recipe` holds the constants.
+    squares over all tensors, with n elements each and η of the last step. Less is learned where the
+    average moves by what older, larger steps did, and where lr is smaller than it was, or than the
+    rate that a scheduler of torch warms up to. `samt.auto.step.Recipe` holds the constants.
 
     x is what one evaluates and saves. `AutoSAMT(model)` sees to that: in training mode the
     parameters hold y, before the first forward pass in evaluation mode and in

@@ -252,15 +252,16 @@ def _ablations(found: Compared, made: Summary) -> Block:
     head = ["", "error", "steps", "better on", "worse on", "sign test", "fails on"]
     rows = []
     for label in ablations:
-        both = scores.beside(made.cells, label, OURS)
+        cells = scores.cells(scores.on_common_seeds(found.runs, label, OURS))
+        both = scores.beside(cells, label, OURS)
         ratios = [own["mean"] / full["mean"] for own, full in both.values() if full["mean"] > 0]
         known = [one for one in ratios if 0 < one < math.inf]
         shared = [name for name in both if {(name, label), (name, OURS)} <= set(made.targets)]
         steps = progress.geometric_mean(
             made.targets[name, label].steps / made.targets[name, OURS].steps for name in shared
         )
-        test = pair(made.cells, label, OURS)
-        failing = made.fails(label, OURS)
+        test = pair(cells, label, OURS)
+        failing = made.fails(label, OURS, cells)
         rows.append(
             [
                 label, number(progress.geometric_mean(known), 3), number(steps),
@@ -269,10 +270,11 @@ def _ablations(found: Compared, made: Summary) -> Block:
             ]
         )  # fmt: skip
     note = (
-        f"Beside {OURS} as it is: the geometric mean of the error and of the steps to the metric "
-        f"that {TUNED} ends with, as multiples of its own; the problems on which the ablation is "
-        "better and worse. It fails where a seed diverged, or where it is more than 0.5 points "
-        f"and 3 % of the error worse than {OURS} and by more than two standard errors."
+        f"Beside {OURS} as it is, with the seeds that both have: the geometric mean of the error "
+        f"and of the steps to the metric that {TUNED} ends with, as multiples of its own; the "
+        "problems on which the ablation is better and worse. It fails where a seed diverged, or "
+        f"where it is more than 0.5 points and 3 % of the error worse than {OURS} and by more "
+        "than two standard errors."
     )
     return Block("Ablations", head, rows, [note])
 

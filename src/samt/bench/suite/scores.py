@@ -36,6 +36,19 @@ def cells(runs: pd.DataFrame, horizon: float = 1.0) -> pd.DataFrame:
     return table
 
 
+def on_common_seeds(runs: pd.DataFrame, label: str, against: str) -> pd.DataFrame:
+    """The runs of two methods with the seeds that both have, on each problem at each horizon.
+
+    Args:
+        runs: rows with the columns `problem`, `label`, `horizon` and `seed`.
+        label: the method.
+        against: the other one.
+    """
+    both = runs[runs["label"].isin([label, against])]
+    counts = both.groupby(["problem", "horizon", "seed"])["label"].transform("nunique")
+    return both[counts == 2]
+
+
 def means(table: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
     """The means as a table of problems and methods.
 

@@ -107,13 +107,19 @@ class Summary:
             return None
         return max(value for _, value in curve[1:]) - curve[0][1]
 
-    def fails(self, label: str, against: str) -> list[str]:
-        """The problems on which a method diverged or is clearly worse than another one."""
+    def fails(self, label: str, against: str, cells: pd.DataFrame) -> list[str]:
+        """The problems on which a method diverged or is clearly worse than another one.
+
+        Args:
+            label: the method.
+            against: the other one.
+            cells: as `scores.cells` returns it.
+        """
         found = []
-        for name, lead in scores.leads(self.cells, label, against).items():
+        for name, lead in scores.leads(cells, label, against).items():
             far = lead.difference > POINTS if name in self.points else True
             worse = far and lead.share > SHARE and lead.difference > 2 * lead.error
-            if worse or self.cells.loc[(name, label), "diverged"]:
+            if worse or cells.loc[(name, label), "diverged"]:
                 found.append(name)
         return found
 
