@@ -82,6 +82,7 @@ CONTAINED = {
         *BLOCKS,
         *("auto/auto_samt.py", "auto/gradients.py", "auto/held.py", "auto/modes.py"),
         *("auto/advance.py", "auto/rates.py", "auto/state.py", "auto/step.py", "auto/together.py"),
+        "auto/totals.py",
     },
     "dante": {*ALTERNATING, "baselines/dante.py"},
     **dict.fromkeys(HD, RATES),

@@ -42,7 +42,7 @@ def complete_state(
     - `lag_sum`: what x − x̄ is in parts of s,
     - `trend`, `trend_square`: the averages of the cosine and of its square,
     - `dot`, `turn`: ⟨g, s⟩ of the last step, and the average of the cosine of these numbers of all
-      tensors with those of the step before,
+      tensors with those that they had last,
     - `level`, `peak`: the average of the mean squared gradient, and the largest that its root was,
 
     and, while a parameter does not hold y because it shows x, or because its precision is lower

@@ -188,7 +188,7 @@ class Looked(NamedTuple):
         cosine: cos(g, s).
         shared: the cosine of all tensors together.
         dot: ⟨g, s⟩.
-        turn: the cosine of the ⟨g, s⟩ of all tensors with those of the step before.
+        turn: the cosine of the ⟨g, s⟩ of all tensors with those that they had last.
         blame: the tensor's part in what the step does to the loss, from 0 to 1.
         square: ‖g‖² over the number of elements.
         lag: ‖s‖² over the number of elements.
@@ -313,8 +313,8 @@ def _brake(
     """By how much m shrinks where steps are so long that the gradient turns round in each.
 
     The average of z doesn't move then, and no cosine with its way says that steps are too long.
-    Where gradients are noisy, they never turn in every step. Each tensor gives way as much as it
-    moves the loss.
+    Where gradients are noisy, they hardly ever turn in each step. Each tensor gives way as much as
+    it moves the loss.
     """
     turns = of.clamp((-now["turn"] - TURNING) / (1 - TURNING), 0.0, 1.0)
     return recipe.brake * looked.blame * turns * (clock.k > TREND_FROM)

@@ -11,8 +11,8 @@ from torch import Tensor
 from samt.auto.step import Arithmetic
 
 # Eight sums over tensors: of ⟨g, s⟩, and of ‖g‖² and ‖s‖² in units of the scales; of the elements;
-# of the products of ⟨g, s⟩ with that of the step before, and of the squares of both; and of the
-# squared effects.
+# of the products of ⟨g, s⟩ with what it was last, and of the squares of both; and of the squares
+# of η √n ‖g‖, by which a tensor moves the loss.
 Totals: TypeAlias = list[float] | Tensor
 COUNT = 8
 
@@ -23,8 +23,9 @@ class Common(NamedTuple):
     Attributes:
         cosine: cos(g, s) of all tensors.
         usual: the root mean square of the gradient, in units of the scales.
-        turn: the cosine of the ⟨g, s⟩ of all tensors with those of the step before.
-        effect: the root of the sum of the squared effects of all tensors.
+        turn: the cosine of the ⟨g, s⟩ of all tensors with those that they had last.
+        effect: the root of the sum of (η √n ‖g‖)² over all tensors, with n elements each and η of
+            the last step.
     """
 
     cosine: Any

@@ -106,11 +106,10 @@ class AutoReference(Reference):
         }
         shared = self._shared_cosine(live)
         self._note_turn(live)
-        effects = self._effects(live)
+        blames = self._blames(live)
         usual = math.sqrt(_mean([(g * scale).square() for _, g, scale in live.values()]))
         for name, (group, g, scale) in live.items():
-            blame = effects[name] / max(math.hypot(*effects.values()), 1e-30)
-            self._update(group, name, g, scale, (shared, blame), 1e-6 * usual / scale)
+            self._update(group, name, g, scale, (shared, blames[name]), 1e-6 * usual / scale)
         self.calls += 1
         return loss.detach()
 
@@ -126,7 +125,7 @@ class AutoReference(Reference):
         return _cosine(gradient, way)
 
     def _note_turn(self, live: dict[str, Any]) -> None:
-        """Compare ⟨g, s⟩ of all tensors with what they were in the step before."""
+        """Compare ⟨g, s⟩ of all tensors with what they were last."""
         now = {name: (g * self.state(name)["lag"]).sum().item() for name, (_, g, _) in live.items()}
         before, after = ([dots[name] for name in live] for dots in (self.dots, now))
         vectors = torch.tensor([before, after], dtype=torch.float64)
@@ -134,12 +133,14 @@ class AutoReference(Reference):
             self.turns[name].append(_cosine(*vectors))
         self.dots |= now
 
-    def _effects(self, live: dict[str, Any]) -> dict[str, float]:
-        """By how much each tensor moves the loss, if its steps are as long as before."""
-        return {
+    def _blames(self, live: dict[str, Any]) -> dict[str, float]:
+        """The part of each tensor in what moves the loss, if steps are as long as before."""
+        effects = {
             name: self.eta[name] * g.norm().item() * math.sqrt(max(g.numel(), 1))
             for name, (_, g, _) in live.items()
         }
+        whole = max(math.hypot(*effects.values()), 1e-30)
+        return {name: effect / whole for name, effect in effects.items()}
 
     def _update(
         self,

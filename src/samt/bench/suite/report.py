@@ -270,11 +270,11 @@ def _ablations(found: Compared, made: Summary) -> Block:
             ]
         )  # fmt: skip
     note = (
-        f"Beside {OURS} as it is, with the seeds that both have: the geometric mean of the error "
-        f"and of the steps to the metric that {TUNED} ends with, as multiples of its own; the "
-        "problems on which the ablation is better and worse. It fails where a seed diverged, or "
-        f"where it is more than 0.5 points and 3 % of the error worse than {OURS} and by more "
-        "than two standard errors."
+        f"Beside {OURS} as it is: the geometric mean of the error, with the seeds that both have, "
+        f"and that of the steps to the metric that {TUNED} ends with, with all seeds of each, as "
+        "multiples of its own; the problems on which the ablation is better and worse. It fails "
+        "where a seed diverged, or where it is more than 0.5 points and 3 % of the error worse "
+        f"than {OURS} and by more than two standard errors."
     )
     return Block("Ablations", head, rows, [note])
 

@@ -41,8 +41,8 @@ def on_common_seeds(runs: pd.DataFrame, label: str, against: str) -> pd.DataFram
 
     Args:
         runs: rows with the columns `problem`, `label`, `horizon` and `seed`.
-        label: the method.
-        against: the other one.
+        label: the name of a method in the report, such as `auto-samt/no brake`.
+        against: the name of the method that stands beside it.
     """
     both = runs[runs["label"].isin([label, against])]
     counts = both.groupby(["problem", "horizon", "seed"])["label"].transform("nunique")

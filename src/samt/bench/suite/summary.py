@@ -111,9 +111,9 @@ class Summary:
         """The problems on which a method diverged or is clearly worse than another one.
 
         Args:
-            label: the method.
-            against: the other one.
-            cells: as `scores.cells` returns it.
+            label: the name of a method in the report, such as `auto-samt/no brake`.
+            against: the name of the method that stands beside it.
+            cells: means over seeds of both methods, as `scores.cells` returns them.
         """
         found = []
         for name, lead in scores.leads(cells, label, against).items():
